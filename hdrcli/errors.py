@@ -1,0 +1,45 @@
+"""The one family of errors that a user is meant to read: a sentence, a hint, an exit code.
+
+Anything else that is raised is a bug and stays loud.
+"""
+
+
+class HdrError(Exception):
+    """What went wrong, in one sentence, with a hint on what to do about it."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(HdrError):
+    """The command line asks for something that makes no sense; nothing was done."""
+
+    exit_code = 2
+
+
+class ReadError(HdrError):
+    """An input file cannot be read, or what it holds is not a usable picture."""
+
+
+class WriteError(HdrError):
+    """An output file cannot be written."""
+
+
+class WeightsError(HdrError):
+    """A card or a weight file is missing, damaged, of the wrong network or not to be trusted."""
+
+
+class MissingExtraError(HdrError):
+    """An optional package is needed; the hint names the pip command."""
+
+
+class WrongStateError(HdrError):
+    """Pixels of one state (say sRGB-encoded) were handed to a function that needs another."""
+
+
+class OutOfMemoryError(HdrError):
+    """The picture does not fit, even in the smallest tiles."""

@@ -1,0 +1,68 @@
+"""What every network is: three stages, of which only the middle one is ever tiled; and the facts that describe it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from hdrcli.tiling import Tiling
+
+Context = Mapping[str, Tensor]
+"""What `prepare` found out about one whole picture; every tensor has a batch axis of 1 and holds for all its tiles."""
+
+StateDict = dict[str, Tensor]
+
+
+class Network(nn.Module):
+    """A network in three stages. Nothing is remembered between calls.
+
+    A network of task "expand" takes (N, 3, H, W) sRGB-encoded RGB in [0, 1] and gives (N, 3, H, W) scene-linear BT.709
+    RGB, where 1.0 is the level at which the camera clips. One of task "develop" takes (N, 4, h, w) packed Bayer planes
+    B, Gb, R, Gr (see `hdrcli.sensor`) and gives (N, 3, 2h, 2w), linear or sRGB-encoded as its spec says.
+    """
+
+    tiling: Tiling  # set in __init__: may depend on hyper-parameters
+
+    def prepare(self, image: Tensor) -> Context:
+        """Looks at the whole (1, C, H, W) picture once: response curve, statistics, noise level."""
+        return {}
+
+    def forward(self, tile: Tensor, context: Context) -> Tensor:
+        """Pure and local: tiles (N, C, h, w) of the picture that `context` was prepared from."""
+        raise NotImplementedError
+
+    def finish(self, output: Tensor, image: Tensor, context: Context) -> Tensor:
+        """Looks at the whole output once: per-picture scale."""
+        return output
+
+    def whole(self, image: Tensor) -> Tensor:
+        """All three stages on a picture in one piece, (1, C, H, W) of a size the network takes."""
+        context = self.prepare(image)
+        return self.finish(self(image, context), image, context)
+
+
+Importer = Callable[[Sequence[Path], Mapping[str, Any]], StateDict]
+"""Reads published files, given the build arguments, and returns a state dict in this project's names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetSpec:
+    """Facts of one network; each file in `nets/` exposes exactly one, as SPEC.
+
+    paper: citation. reference: URL and commit the port was checked against ("" for our own).
+    gives: what the output numbers mean: "linear" light or "srgb" code values.
+    build: makes the network from the keyword arguments in a card's [build] table.
+    importers: published formats by name. deviations: where we knowingly differ, one line each.
+    tiny: build arguments for tests: same topology, few channels.
+    """
+
+    paper: str
+    task: Literal["expand", "develop"]
+    gives: Literal["linear", "srgb"]
+    build: Callable[..., Network]
+    reference: str = ""
+    importers: Mapping[str, Importer] = field(default_factory=dict)
+    deviations: tuple[str, ...] = ()
+    tiny: Mapping[str, int] = field(default_factory=dict)

@@ -1,0 +1,94 @@
+"""Exact tiles: a picture cut so that the tiled result equals the whole one, with nothing blended.
+
+Along one axis, for a tile of T pixels and a halo of A:
+
+        |<--- A --->|<------ T ------>|<--- A --->|
+        [           window: what the network sees  ]
+                    [ kept: what is written        ]
+
+A window that would reach over the picture's edge is shifted inwards instead of cut, so every window of a picture has
+the same shape and windows can share one forward pass; the network's own padding then happens at the true edge only.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Tiling:
+    """What a network claims about its geometry; the tests prove every claim.
+
+    multiple_of: height and width of an input, and tile origins, are multiples of this (input pixels).
+    halo: an output pixel depends on input pixels at most this far away.
+    scale: output pixels per input pixel.
+    tile: side of the kept part of a tile that suits the network (input pixels).
+    minimum: the smallest height and width that the network takes.
+    """
+
+    multiple_of: int = 1
+    halo: int = 0
+    scale: int = 1
+    tile: int = 1024
+    minimum: int = 1
+
+
+class Span(NamedTuple):
+    """One tile along one axis, in input pixels: the window seen and the part of it that is kept."""
+
+    window: slice
+    kept: slice
+
+
+def round_up(size: int, multiple: int) -> int:
+    """The smallest multiple of `multiple` that is not below `size`."""
+    return -(-size // multiple) * multiple
+
+
+def spans(length: int, tile: int, tiling: Tiling) -> list[Span]:
+    """Cuts an axis of `length` pixels (a multiple of `tiling.multiple_of`) into tiles; the kept parts cover it once."""
+    step = round_up(max(tile, 1), tiling.multiple_of)
+    halo = round_up(tiling.halo, tiling.multiple_of)
+    size = max(step + 2 * halo, round_up(tiling.minimum, tiling.multiple_of))
+    if size >= length:
+        return [Span(slice(0, length), slice(0, length))]
+    starts = [(kept, min(max(kept - halo, 0), length - size)) for kept in range(0, length, step)]
+    return [Span(slice(start, start + size), slice(kept, min(kept + step, length))) for kept, start in starts]
+
+
+def pad(image: Tensor, tiling: Tiling) -> Tensor:
+    """Extends (N, C, H, W) at the bottom and the right by reflection to a size that the network takes."""
+    for axis in (2, 3):
+        length = image.shape[axis]
+        target = round_up(max(length, tiling.minimum), tiling.multiple_of)
+        if target > length:
+            index = np.pad(np.arange(length), (0, target - length), mode="reflect")
+            image = image.index_select(axis, torch.from_numpy(index).to(image.device))
+    return image
+
+
+def run_tiled(
+    image: Tensor, forward: Callable[[Tensor], Tensor], tiling: Tiling, *, tile: int, batch: int = 1
+) -> Iterator[tuple[tuple[slice, slice], Tensor]]:
+    """Runs `forward` over all tiles of a padded (1, C, H, W) picture, `batch` tiles at a time.
+
+    Yields, tile by tile, the rows and columns of the output that the tile fills, and its (C', h, w) values.
+    """
+    rows, columns = (spans(image.shape[axis], tile, tiling) for axis in (2, 3))
+    places = list(product(rows, columns))
+    for first in range(0, len(places), batch):
+        group = places[first : first + batch]
+        stack = torch.cat([image[:, :, row.window, column.window] for row, column in group])
+        for (row, column), output in zip(group, forward(stack), strict=True):
+            inside = tuple(_scaled(span.kept, tiling.scale, span.window.start) for span in (row, column))
+            place = tuple(_scaled(span.kept, tiling.scale, 0) for span in (row, column))
+            yield (place[0], place[1]), output[:, inside[0], inside[1]]
+
+
+def _scaled(span: slice, scale: int, origin: int) -> slice:
+    return slice((span.start - origin) * scale, (span.stop - origin) * scale)
