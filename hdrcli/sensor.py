@@ -76,7 +76,8 @@ def canonical(mosaic: Mosaic, ev: float = 0.0) -> Float32:
     and by 2^ev. Returns (4, h, w) float32 planes B, Gb, R, Gr; values may be negative (noise) and above 1.
     """
     planes = camera_linear(mosaic)
-    return planes * np.float32(anchor(planes) * 2.0**ev)
+    gain = np.float32(anchor(planes) * 2.0**ev)
+    return planes * gain
 
 
 def camera_linear(mosaic: Mosaic) -> Float32:
@@ -109,4 +110,5 @@ def anchor(planes: Float32) -> float:
 
 def _clip_weight(channel: Float32) -> Float32:
     """0 below the clipping level, 1 from it on, with a short ramp between so that no edge appears."""
-    return np.clip((channel - 0.96) / (_CLIPPED - 0.96), 0, 1).astype(np.float32)
+    weight: Float32 = np.clip((channel - 0.96) / (_CLIPPED - 0.96), 0, 1).astype(np.float32)
+    return weight
