@@ -123,11 +123,18 @@ def cards() -> dict[str, Card]:
     return {name: read_card(path) for name, path in sorted(_paths().items())}
 
 
+def known(name: str) -> Card | None:
+    """The card called `name`, with or without its weights, if there is one."""
+    path = _paths().get(name)
+    return read_card(path) if path else None
+
+
 def lookup(name: str) -> Card:
-    """The card called `name`, with or without its weights."""
+    """The card called `name`, with or without its weights; otherwise WeightsError with names that come close."""
+    card = known(name)
+    if card:
+        return card
     paths = _paths()
-    if name in paths:
-        return read_card(paths[name])
     close = difflib.get_close_matches(name, paths, cutoff=0.5)
     hint = f"did you mean {' or '.join(close)}?" if close else f"models: {', '.join(sorted(paths)) or 'none'}"
     raise WeightsError(f"there is no model named {name!r}", hint=hint)
