@@ -191,7 +191,7 @@ def pull(name: str, *, progress: Progress | None = None) -> Card:
     card = lookup(name)
     if card.ready and digest(card.weights) == card.sha256:
         return card
-    if not card.sources:
+    if not card.sources or len(card.published) > 1:
         raise WeightsError(f"there is no address to pull {name} from", hint=steps(card))
     folder = own_folders()[0]
     try:
