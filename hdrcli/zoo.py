@@ -6,6 +6,7 @@ The cards themselves are in `hdrcli.cards`, which does without torch.
 import glob
 import inspect
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -145,7 +146,7 @@ def save(
         scores=scores,
         folder=folder,
     )
-    return _store(card, _halve(state), sampled=sample)
+    return _store(card, state, sampled=sample, halved=True)
 
 
 def import_model(
@@ -194,19 +195,27 @@ def pull(name: str, *, progress: Progress | None = None) -> Card:
     if not card.sources or len(card.published) > 1:
         raise WeightsError(f"there is no address to pull {name} from", hint=steps(card))
     folder = own_folders()[0]
+    if not card.published:
+        card = replace(card, folder=folder)
+        _fetch(card, card.weights, card.sha256, progress)
+        write_card(card)
+        return card
+    ((file, sha256),) = card.published.items()
+    target = folder / "downloads" / Path(file).name
+    _fetch(card, target, sha256, progress)
     try:
-        if not card.published:
-            card = replace(card, folder=folder)
-            fetch(card.sources, card.weights, sha256=card.sha256, progress=progress)
-            write_card(card)
-            return card
-        ((file, sha256),) = card.published.items()
-        fetch(card.sources, folder / file, sha256=sha256, progress=progress)
+        return _convert(card, [target], {}, folder)
+    finally:
+        target.unlink()
+        with suppress(OSError):
+            target.parent.rmdir()
+
+
+def _fetch(card: Card, target: Path, sha256: str, progress: Progress | None) -> None:
+    try:
+        fetch(card.sources, target, sha256=sha256, progress=progress)
     except WeightsError as error:
         raise WeightsError(error.message, hint=card.howto) from error
-    card = _convert(card, [folder / file], {}, folder)
-    (folder / file).unlink()
-    return card
 
 
 def _waiting(name: str) -> Card | None:
@@ -221,19 +230,26 @@ def _convert(card: Card, files: Sequence[Path], settings: Mapping[str, Any], fol
     spec = nets.spec(card.net)
     settings = {**card.build, **settings}
     arguments = inspect.signature(spec.build).parameters
-    for key in settings:
+    for key, value in settings.items():
         if key not in arguments and key not in _EXTRAS:
             raise UsageError(f"the network {card.net} has no setting {key!r}", hint=f"settings: {', '.join(arguments)}")
-    hashes = _hashes(files)
+        if key in arguments and not _same_kind(value, arguments[key].default):
+            kind = type(arguments[key].default).__name__
+            raise UsageError(f"the setting {key!r} of {card.net} is {value!r}, which is not of the type {kind}")
+    hashes = _hashes([*files, *(value for value in settings.values() if isinstance(value, Path))])
     expected = set(filter(None, card.published.values()))
-    if expected and not expected & set(hashes.values()):
+    if not expected <= set(hashes.values()):
         raise WeightsError(
             f"{', '.join(map(str, files))} is not the file that the authors of {card.name} published",
             hint="give it another --name if these are other weights",
         )
     state = _imported(spec, card.net, files, settings)
     build = {key: value for key, value in settings.items() if key in arguments}
-    return _store(replace(card, build=build, published=hashes, folder=folder), state, sampled=True)
+    return _store(replace(card, build=build, published=hashes, folder=folder), state)
+
+
+def _same_kind(value: object, default: object) -> bool:
+    return not isinstance(default, (bool, int, str)) or type(value) is type(default)
 
 
 def _imported(spec: NetSpec, net: str, files: Sequence[Path], settings: Mapping[str, Any]) -> StateDict:
@@ -265,17 +281,12 @@ def _hashes(files: Sequence[Path]) -> dict[str, str]:
     return found
 
 
-def _halve(state: StateDict) -> StateDict:
-    """Kernels as float16; vectors (biases, norms, statistics) weigh nothing and stay as they are."""
-    return {
-        key: value.half() if value.ndim > 1 and value.dtype == torch.float32 else value for key, value in state.items()
-    }
-
-
-def _store(card: Card, state: StateDict, *, sampled: bool) -> Card:
+def _store(card: Card, state: StateDict, *, sampled: bool = True, halved: bool = False) -> Card:
     """Writes weights and card, in this order, once the weights have proved to be usable."""
-    state = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
     _, network = _build(card)
+    state = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
+    if halved:
+        state = _halve(state, network)
     _fill(network, state, card.name)
     numbers = measure(network, card.task) if sampled else {}
     if sampled and not np.isfinite([numbers["mean"], *numbers["values"]]).all():
@@ -286,6 +297,13 @@ def _store(card: Card, state: StateDict, *, sampled: bool) -> Card:
     card = replace(card, sha256=sha256, sample=numbers)
     write_card(card)
     return card
+
+
+def _halve(state: StateDict, network: Network) -> StateDict:
+    """Kernels as float16, where their numbers allow it; vectors weigh nothing, and tables may be sensitive."""
+    kernels = {key for key, parameter in network.named_parameters() if parameter.ndim > 1}
+    halves = {key: value.half() for key, value in state.items() if key in kernels}
+    return state | {key: half for key, half in halves.items() if half.isfinite().all()}
 
 
 def _build(card: Card) -> tuple[NetSpec, Network]:
