@@ -1,0 +1,196 @@
+"""`hdr models`: what there is, what is known of it, and how weights are got, checked and removed."""
+
+import json
+import sys
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from hdrcli import cards
+from hdrcli.cards import Card
+from hdrcli.errors import UsageError, WeightsError
+
+app = typer.Typer(help="List, check, get and remove models.", no_args_is_help=True)
+
+_WIDE = 250  # characters of a table that no terminal limits
+
+Name = Annotated[str, typer.Argument(help="A model, as `hdr models list` names it.", show_default=False)]
+
+
+@app.command("list")
+def list_models(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON array instead of a table.")] = False,
+) -> None:
+    """List all models, also those whose weights are still to be got."""
+    found = cards.cards().values()
+    if as_json:
+        typer.echo(json.dumps([_facts(card) for card in found], indent=2))
+        return
+    table = Table("model", "task", "network", "licence", "weights", box=None, pad_edge=False)
+    for card in found:
+        name = f"{card.name} (default)" if _is_default(card) else card.name
+        table.add_row(*map(escape, (name, card.task, card.net, card.licence, "here" if card.ready else _missing(card))))
+    _stdout().print(table)
+
+
+@app.command()
+def show(name: Name) -> None:
+    """Show what is known of a model: origin, licence, scores, and where to get it."""
+    from hdrcli import nets
+
+    card = cards.lookup(name)
+    spec = nets.spec(card.net)
+    table = Table(show_header=False, box=None, pad_edge=False)
+    rows = {
+        "model": f"{card.name} (default for {card.task})" if _is_default(card) else card.name,
+        "task": card.task,
+        "network": card.net,
+        "paper": spec.paper,
+        "reference": spec.reference,
+        "deviations": "\n".join(f"- {line}" for line in spec.deviations),
+        "licence": card.licence,
+        "origin": card.origin,
+        "build": _lines(card.build),
+        "training": _lines(card.training),
+        "scores": _lines(card.scores),
+        "published": _lines(card.published),
+        "weights": str(card.weights) if card.ready else "not here",
+        "sha256": card.sha256,
+        "to get it": "" if card.ready else cards.steps(card),
+    }
+    for key, value in rows.items():
+        if value:
+            table.add_row(key, escape(value))
+    _stdout().print(table)
+
+
+@app.command()
+def verify(
+    name: Annotated[str | None, typer.Argument(help="A model; all whose weights are here if none is named.")] = None,
+) -> None:
+    """Check that weights are the ones their card names and that the network gives the same numbers here."""
+    from hdrcli import zoo
+
+    chosen = [cards.find(name)] if name else [card for card in cards.cards().values() if card.ready]
+    table = Table("model", "verdict", "deviation", box=None, pad_edge=False)
+    failed = []
+    for card in chosen:
+        result = zoo.verify(card)
+        deviation = "" if result.deviation is None else f"{result.deviation:.2g} of the tolerance"
+        table.add_row(card.name, escape(result.problem or "good"), deviation)
+        failed += [] if result.ok else [card.name]
+    _stdout().print(table)
+    if failed:
+        raise WeightsError(
+            f"{len(failed)} of {len(chosen)} models did not verify: {', '.join(failed)}",
+            hint="get them again with hdr models pull or hdr models import",
+        )
+
+
+@app.command()
+def pull(name: Name) -> None:
+    """Download the weights of a model and, where they are an author's own file, import them."""
+    from hdrcli import zoo
+
+    before = cards.lookup(name)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=_stderr(), transient=True) as bar:
+        row = bar.add_task(name, total=None)
+        card = zoo.pull(name, progress=lambda done, total: bar.update(row, completed=done, total=total or None))
+    for file, sha256 in card.published.items():
+        if not before.published.get(file):
+            _say(f"no checksum of {file} is known; the one received has SHA-256 {sha256}, now kept in the card")
+    _say(f"{name} is in {card.folder}" if card != before else f"{name} is already here and whole")
+
+
+@app.command("import")
+def import_files(
+    net: Annotated[str, typer.Argument(help="The network that the weights belong to.", show_default=False)],
+    files: Annotated[list[Path], typer.Argument(help="What its authors published.", show_default=False)],
+    name: Annotated[str, typer.Option(help="The model's name from now on.", show_default=False)],
+    licence: Annotated[str, typer.Option(help="Under which terms the weights may be used.")] = "",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the network; may be repeated.")
+    ] = None,
+    emor: Annotated[
+        Path | None, typer.Option(help="The basis of camera responses that SingleHDR reads, invemor.txt.")
+    ] = None,
+) -> None:
+    """Make a model from published weights: `hdr models import fhdr FHDR-iter-2.ckpt --name mine --set iterations=2`."""
+    from hdrcli import zoo
+
+    given: dict[str, Any] = dict(_setting(text) for text in settings or [])
+    if emor:
+        given["emor"] = emor
+    card = zoo.import_model(net, files, name=name, licence=licence, settings=given, folder=cards.own_folders()[0])
+    _say(f"{name} is in {card.folder}")
+
+
+@app.command()
+def remove(name: Name) -> None:
+    """Delete a model of your own: its card and its weights. Models that came with hdrcli stay."""
+    card = cards.remove(name)
+    _say(f"removed {name} from {card.folder}")
+
+
+@app.command()
+def path() -> None:
+    """Print the folders in which models are looked for, first found first used; new ones go into the first."""
+    for folder in cards.folders():
+        typer.echo(folder)
+
+
+def _facts(card: Card) -> dict[str, Any]:
+    return {
+        "name": card.name,
+        "net": card.net,
+        "task": card.task,
+        "licence": card.licence,
+        "sha256": card.sha256,
+        "default": _is_default(card),
+        "ready": card.ready,
+        "origin": card.origin,
+        "folder": str(card.folder),
+    }
+
+
+def _is_default(card: Card) -> bool:
+    return card.name == cards.default_model(card.task)
+
+
+def _missing(card: Card) -> str:
+    return f"hdr models {'pull' if card.sources else 'show'} {card.name}"
+
+
+def _lines(table: dict[str, Any]) -> str:
+    return "\n".join(f"{key} = {value}" if value != "" else key for key, value in table.items())
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """KEY=VALUE with a number, true, false or otherwise a string as its value."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UsageError(f"--set {text} is not KEY=VALUE", hint="for instance --set iterations=2")
+    try:
+        return key, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key, value
+
+
+def _say(sentence: str) -> None:
+    _stderr().print(sentence, markup=False, highlight=False, soft_wrap=True)
+
+
+def _stdout() -> Console:
+    """Tables fit the terminal; in a pipe or a file they are as wide as they need to be."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
+
+
+def _stderr() -> Console:
+    return Console(stderr=True)
