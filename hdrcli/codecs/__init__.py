@@ -1,0 +1,127 @@
+"""Picture files in and out: one file per format, one table of them; read by content, written by name.
+
+Camera raw files are not pictures yet; see `hdrcli.raw`.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from typing import NamedTuple, Protocol, cast
+
+from hdrcli.codecs._sniff import sniff, unreadable
+from hdrcli.errors import MissingExtraError, ReadError, UsageError, WriteError
+from hdrcli.image import Image, Transfer
+
+
+class Format(NamedTuple):
+    """One file format."""
+
+    suffixes: tuple[str, ...]  # the first is the one to write
+    module: str  # the file in codecs/ that reads and writes it, imported on first use
+    holds: Transfer  # what its pixel numbers mean
+    depth: int  # bits per channel that are written
+    extra: str = ""  # the pip extra that brings its library, "" when the library is always there
+    writes: bool = True
+
+
+FORMATS: dict[str, Format] = {
+    "jpg": Format((".jpg", ".jpeg", ".jpe", ".jfif"), "jpg", Transfer.SRGB, 8),
+    "png": Format((".png",), "png", Transfer.SRGB, 8),
+    "tif": Format((".tif", ".tiff"), "tif", Transfer.SRGB, 8),
+    "webp": Format((".webp",), "webp", Transfer.SRGB, 8),
+    "bmp": Format((".bmp", ".dib"), "bmp", Transfer.SRGB, 8, writes=False),
+    "exr": Format((".exr",), "exr", Transfer.LINEAR, 16),
+    "hdr": Format((".hdr", ".rgbe", ".pic"), "hdr", Transfer.LINEAR, 8),
+}
+
+
+@dataclass(frozen=True)
+class WriteOptions:
+    """How to write; a format takes what it knows."""
+
+    quality: int = 95  # JPEG and WebP: 1 to 100
+    half: bool = True  # EXR: 16-bit floats, else 32-bit
+    compression: str = "zip"  # EXR: none, rle, zips, zip, piz, pxr24, b44, b44a, dwaa, dwab
+    metadata: bool = True  # EXIF, software and provenance; colour information is always written
+
+
+DEFAULTS = WriteOptions()
+
+
+class Codec(Protocol):
+    """What each module of this package offers."""
+
+    def read(self, data: bytes, name: str) -> Image: ...
+
+    def write(self, image: Image, path: Path, options: WriteOptions) -> list[str]: ...
+
+
+def format_of(name: str | Path) -> str | None:
+    """The format that a file's suffix stands for, or None."""
+    suffix = Path(name).suffix.lower()
+    return next((format for format, row in FORMATS.items() if suffix in row.suffixes), None)
+
+
+def read(source: Path | bytes, *, name: str = "") -> Image:
+    """Reads a picture, from a file or from the bytes of one, deciding by its content what it is.
+
+    Pixels come the right way up, in BT.709 primaries: sRGB-encoded in [0, 1] from display files, linear light from
+    EXR, Radiance and floating-point TIFF. An alpha channel is dropped and the colours behind it kept as stored;
+    `meta.notes` says so, and names whatever else had to be done or guessed.
+    Raises ReadError for anything that is not a whole, readable picture.
+    """
+    name = name or (source.name if isinstance(source, Path) else "-")
+    data = source if isinstance(source, bytes) else _bytes_of(source, name)
+    format = sniff(data)
+    if format is None:
+        raise unreadable(data, name, FORMATS)
+    image = _codec(format).read(data, name)
+    return replace(image, meta=replace(image.meta, source=name))
+
+
+def write(image: Image, path: Path, format: str, options: WriteOptions = DEFAULTS) -> list[str]:
+    """Writes exactly `path`, whatever its suffix, and returns what the user should know: clipped values, counted.
+
+    Raises WrongStateError when the pixels are not what the format holds, UsageError for a format that is not there or
+    an option it does not know, WriteError when the file cannot be written.
+    """
+    row = FORMATS.get(format)
+    if row is None or not row.writes:
+        raise UsageError(f"hdr does not write {format!r} files", hint=f"formats: {_listed(_writable())}")
+    image.require(row.holds, f"the {format} writer")
+    try:
+        return _codec(format).write(image, path, options)
+    except OSError as error:
+        raise WriteError(
+            f"{path} cannot be written: {error.strerror or error}", hint="check the folder, its permissions and space"
+        ) from error
+
+
+def _codec(format: str) -> Codec:
+    row = FORMATS[format]
+    try:
+        return cast(Codec, import_module(f"{__name__}.{row.module}"))
+    except ImportError as error:
+        if not row.extra:
+            raise
+        raise MissingExtraError(
+            f"{format} files need the package {error.name}", hint=f"pip install 'hdrcli[{row.extra}]'"
+        ) from error
+
+
+def _bytes_of(path: Path, name: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ReadError(
+            f"{name} cannot be opened: {error.strerror or error}", hint="check the path and its permissions"
+        ) from error
+
+
+def _writable() -> Iterable[str]:
+    return (format for format, row in FORMATS.items() if row.writes)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names)

@@ -1,0 +1,71 @@
+"""Keeps the complaints that C libraries print about damaged files out of stdout and stderr."""
+
+import os
+import re
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_LOCK = threading.Lock()
+_COMPLAINT = re.compile(rb"\(EXR_ERR_|^(tempfile\.tif|[A-Z]\w+): .*\.$")  # OpenEXR; libtiff
+
+
+@contextmanager
+def libraries_silent() -> Iterator[None]:
+    """While inside, what OpenEXR and libtiff print is dropped; what other threads print still arrives.
+
+    OpenEXR and Pillow's libtiff write to the process's stderr with no way to turn that off, and OpenEXR's Python module
+    prints to sys.stdout. One thread at a time.
+    """
+    with _LOCK, _stdout_muted(), _stderr_filtered():
+        yield
+
+
+@contextmanager
+def _stderr_filtered() -> Iterator[None]:
+    try:
+        stderr = os.dup(2)
+    except OSError:  # the process has no stderr
+        yield
+        return
+    with tempfile.TemporaryFile() as caught:
+        os.dup2(caught.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            caught.seek(0)
+            kept = b"".join(line for line in caught if not _COMPLAINT.search(line))
+            os.write(stderr, kept)
+            os.close(stderr)
+
+
+@contextmanager
+def _stdout_muted() -> Iterator[None]:
+    original, muted = sys.stdout, _MutedHere(sys.stdout)
+    sys.stdout = muted
+    try:
+        yield
+    finally:
+        muted.thread = 0
+        if sys.stdout is muted:
+            sys.stdout = original
+
+
+class _MutedHere:
+    """A stream that swallows what the thread that made it writes, and passes on everything else."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+        self.thread = threading.get_ident()
+
+    def write(self, text: str) -> int:
+        if threading.get_ident() == self.thread:
+            return len(text)
+        return int(self.stream.write(text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)

@@ -1,0 +1,147 @@
+"""TIFF 6.0: 1- to 8-bit pictures of every kind, and grey and RGB in 16 and 32 bits and in floating point."""
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL.TiffImagePlugin import TiffImageFile
+
+from hdrcli import icc
+from hdrcli.codecs import WriteOptions, _display, _exif, _ifd, _linear, _opencv, _pillow
+from hdrcli.codecs._ifd import LONG, UNDEFINED, Directory, Entry
+from hdrcli.codecs._quiet import libraries_silent
+from hdrcli.codecs._sniff import raw_given
+from hdrcli.errors import ReadError, WriteError
+from hdrcli.image import Image, Metadata
+
+_LONGEST_SIDE = 2**20  # OpenCV
+_LZW, _HORIZONTAL_DIFFERENCES = 5, 2
+
+_SUBFILE, _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _STRIPS, _SAMPLES, _STRIP_SIZES = 254, 256, 257, 258, 262, 273, 277, 279
+_PLANAR, _TILES, _TILE_SIZES, _EXTRA_SAMPLES, _SAMPLE_FORMAT, _ICC, _DNG_VERSION = 284, 324, 325, 338, 339, 34675, 50706
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
+_SENSOR_DATA = (32803, 34892)  # colour filter array, linear raw
+_INTERLEAVED, _PREMULTIPLIED = 1, 1
+_UNSIGNED, _FLOAT = 1, 3
+
+
+def read(data: bytes, name: str) -> Image:
+    """An sRGB image, or a linear one where the samples are floating-point. Of several pages, the first."""
+    if data[2:4] in (b"+\0", b"\0+"):
+        raise ReadError(f"{name} is a BigTIFF, which hdr does not read", hint="save it as a classic TIFF")
+    tags = _ifd.read(data)
+    if _is_raw(tags):
+        raise raw_given(name)
+    _check_whole(tags, data, name)
+    bits = max(_numbers(tags, _BITS))
+    exif = _exif.from_tiff(data)
+    profile = bytes(_numbers(tags, _ICC)) if _ICC in tags else b""
+    if bits <= 8 and not _is_plain(tags):
+        samples, notes = _eight_bits(data, name)
+    else:
+        samples, notes = _stored(tags, data, name)
+    if samples.dtype.kind == "f":
+        return _light(samples, profile, Metadata(exif=exif, bits=bits, notes=tuple(notes)))
+    return _display.to_image(samples, bits=bits, profile=profile, exif=exif, turned=True, notes=notes)
+
+
+def write(image: Image, path: Path, options: WriteOptions) -> list[str]:
+    """8-bit RGB TIFF, compressed by LZW, with an sRGB profile."""
+    pixels, notes = _display.to_bytes(image, _LONGEST_SIDE, "tif")
+    stored = _opencv.encode(
+        ".tif", pixels, (cv2.IMWRITE_TIFF_COMPRESSION, _LZW, cv2.IMWRITE_TIFF_PREDICTOR, _HORIZONTAL_DIFFERENCES)
+    )
+    exif = b""
+    if options.metadata:
+        exif, remarks = _exif.for_output(image.meta.exif, image.width, image.height)
+        notes += remarks
+    main = _ifd.read(exif) | _ifd.read(stored) | {_ICC: Entry(UNDEFINED, tuple(icc.srgb_profile()))}
+    below = _exif.below(exif)
+    # The new directory goes in front and the file that OpenCV made behind it, its strips now that much further on.
+    shift = len(_ifd.build(main, below))
+    if shift + len(stored) >= 2**32:
+        raise WriteError(f"{path} would exceed the 4 GB that a TIFF holds", hint="write png instead")
+    main[_STRIPS] = Entry(LONG, tuple(offset + shift for offset in main[_STRIPS].values))
+    path.write_bytes(_ifd.build(main, below) + stored)
+    return notes
+
+
+def _numbers(tags: Directory, tag: int, default: int = 1) -> tuple[int, ...]:
+    return tuple(int(value) for value in tags[tag].values) if tag in tags and tags[tag].values else (default,)
+
+
+def _is_raw(tags: Directory) -> bool:
+    """Camera raw files are TIFF structures: sensor data in the first directory, or beside a small preview there."""
+    only_preview = bool(_numbers(tags, _SUBFILE, 0)[0] & 1) and _ifd.SUB_IFDS in tags
+    return _DNG_VERSION in tags or _numbers(tags, _PHOTOMETRIC)[0] in _SENSOR_DATA or only_preview
+
+
+def _check_whole(tags: Directory, data: bytes, name: str) -> None:
+    """ReadError where there is no size or pixels lie beyond the end of the file, which decoders would leave black."""
+    if not {_WIDTH, _HEIGHT} <= tags.keys():
+        raise _display.damaged(name, "it has no size")
+    _display.check_size(_numbers(tags, _WIDTH)[0], _numbers(tags, _HEIGHT)[0], name)
+    offsets, sizes = (_STRIPS, _STRIP_SIZES) if _STRIPS in tags else (_TILES, _TILE_SIZES)
+    if offsets not in tags or sizes not in tags:
+        raise _display.damaged(name, "it holds no pixels")
+    ends = [start + size for start, size in zip(_numbers(tags, offsets), _numbers(tags, sizes), strict=False)]
+    if max(ends) > len(data):
+        raise _display.damaged(name, "it ends before its pixels do")
+
+
+def _is_plain(tags: Directory) -> bool:
+    """Whether OpenCV hands out the samples as they are stored; it misreads some of the others without an error."""
+    samples = _numbers(tags, _SAMPLES)[0]
+    shown_as = _numbers(tags, _PHOTOMETRIC)[0]
+    grey = samples == 1 and shown_as in (_WHITE_IS_ZERO, _BLACK_IS_ZERO) and _numbers(tags, _BITS) != (1,)
+    rgb = samples in (3, 4) and shown_as == _RGB and _numbers(tags, _PLANAR)[0] == _INTERLEAVED
+    return grey or rgb
+
+
+def _eight_bits(data: bytes, name: str) -> tuple[NDArray[Any], list[str]]:
+    with libraries_silent():
+        return _pillow.samples(_pillow.opened(TiffImageFile, data, name), name)
+
+
+def _stored(tags: Directory, data: bytes, name: str) -> tuple[NDArray[Any], list[str]]:
+    kinds = {*zip(_numbers(tags, _BITS), _numbers(tags, _SAMPLE_FORMAT) * 4, strict=False)}
+    readable = {(8, _UNSIGNED), (16, _UNSIGNED), (32, _UNSIGNED), (32, _FLOAT), (64, _FLOAT)}
+    if not _is_plain(tags) or len(kinds) > 1 or not kinds <= readable:
+        raise ReadError(
+            f"{name} is a kind of TIFF that hdr does not read", hint="save it as interleaved 8- or 16-bit RGB"
+        )
+    samples = _opencv.decode(data, name)
+    if _numbers(tags, _PHOTOMETRIC)[0] == _WHITE_IS_ZERO and samples.dtype != np.uint8:  # those OpenCV inverts itself
+        samples = (1 if samples.dtype.kind == "f" else np.iinfo(samples.dtype).max) - samples
+    if samples.ndim == 2 or samples.shape[2] == 3:
+        return samples, []
+    if _numbers(tags, _EXTRA_SAMPLES, 0)[0] == _PREMULTIPLIED and samples.dtype.kind == "u":
+        return _straight(samples), [_display.ALPHA_DROPPED]
+    return samples[..., :3], [_display.ALPHA_DROPPED]
+
+
+def _straight(samples: NDArray[Any]) -> NDArray[Any]:
+    """The colours of RGBA samples that were multiplied by their alpha."""
+    most = np.iinfo(samples.dtype).max
+    colour = samples[..., :3] * (most / np.maximum(samples[..., 3:], 1).astype(np.float64))
+    return np.asarray(np.rint(np.minimum(colour, most)), samples.dtype)
+
+
+def _light(samples: NDArray[Any], profile: bytes, meta: Metadata) -> Image:
+    """Floating-point samples by their profile, which often is that of the editor's working space."""
+    try:
+        known = icc.parse(profile) if profile else None
+    except icc.ProfileError:
+        known = None
+    channels = samples[..., None] if samples.ndim == 2 else samples
+    if known is None or len(known.curves) != channels.shape[-1]:
+        note = "floating-point TIFF without a usable profile: taken for linear light in BT.709"
+        return _linear.to_image(samples, _noted(meta, note, ""))
+    light = known.linear(channels)
+    return _linear.to_image(light[..., 0] if samples.ndim == 2 else light, _noted(meta, "", known.description))
+
+
+def _noted(meta: Metadata, note: str, profile: str) -> Metadata:
+    return Metadata(exif=meta.exif, bits=meta.bits, profile=profile, notes=(*meta.notes, *([note] if note else [])))
