@@ -7,7 +7,7 @@ generators are no help here: they work ahead of a slow consumer without a bound.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from time import perf_counter
@@ -66,7 +66,7 @@ def run(
     *,
     workers: int,
     skip: Callable[[Job], bool] = lambda job: False,
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """Carries every job through the three stages and yields outcomes in the order of the jobs.
 
     `process` runs in the calling thread, one job at a time; `decode` and `encode` run in threads. A job for which

@@ -3,7 +3,7 @@
 import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,8 +13,6 @@ from hdrcli.color import Float32
 from hdrcli.errors import HdrError, OutOfMemoryError, UsageError
 from hdrcli.network import Network
 from hdrcli.tiling import pad, run_tiled, spans
-
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 SMALLEST_TILE = 64
 
@@ -26,13 +24,14 @@ class Compute:
     """How to run a network.
 
     device: "auto" (CUDA, else MPS, else CPU), "cpu", "cuda", "cuda:N" or "mps".
-    precision: of the network's forward pass; "auto" is fp32, the only one that holds for every network and scene.
+    precision: of the network's forward pass, "fp32", "bf16" or "fp16"; "auto" is fp32, the only one that holds for
+    every network and scene.
     tile: side of a tile in input pixels (of packed planes for develop), None for what suits the network.
     batch: tiles that share one forward pass.
     """
 
     device: str = "auto"
-    precision: Precision = "auto"
+    precision: str = "auto"
     tile: int | None = None
     batch: int = 1
 
@@ -55,8 +54,10 @@ class Result(NamedTuple):
 
 
 def describe(compute: Compute) -> Chosen:
-    """Settles device and precision; UsageError where this machine lacks the device."""
+    """Settles device and precision; UsageError where they do not exist or this machine lacks the device."""
     precision = "fp32" if compute.precision == "auto" else compute.precision
+    if precision not in ("fp32", *_DTYPES):
+        raise UsageError(f"there is no precision {precision!r}", hint="use auto, fp32, bf16 or fp16")
     if compute.device == "auto":
         device, reason = _best_device()
         return Chosen(device, precision, reason)
@@ -120,7 +121,8 @@ def _in_tiles(network: Network, image: Tensor, device: torch.device, precision: 
 
     def forward(tiles: Tensor) -> Tensor:
         with _autocast(device, precision):
-            return network(tiles, context)
+            values: Tensor = network(tiles, context)
+        return values
 
     for (row, column), values in run_tiled(image, forward, network.tiling, tile=tile, batch=batch):
         output[0, :, row, column] = values

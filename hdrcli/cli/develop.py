@@ -1,0 +1,83 @@
+"""`hdr develop`: RAW files to finished pictures."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hdrcli import codecs
+from hdrcli.cli.convert import carry_out, plan
+from hdrcli.cli.options import Ev, ModelName, Shared, with_shared
+
+if TYPE_CHECKING:
+    from hdrcli.sensor import Mosaic
+    from hdrcli.tasks.common import Made
+
+FORMATS = ("jpg", "png", "tif", "webp")
+SUFFIX = "_developed"
+
+
+class Balance(StrEnum):
+    """Where the white balance comes from."""
+
+    CAMERA = "camera"
+    AUTO = "auto"
+    DAYLIGHT = "daylight"
+
+
+class Feed(StrEnum):
+    """How sensor data are given to the network."""
+
+    CANONICAL = "canonical"
+    NATIVE = "native"
+
+
+class Look(StrEnum):
+    """How linear light becomes a picture; the names of `tonemap.OPERATORS`."""
+
+    FUSION = "fusion"
+    REINHARD = "reinhard"
+    FILMIC = "filmic"
+    NONE = "none"
+
+
+@with_shared
+def develop(
+    shared: Shared,
+    model: ModelName = None,
+    format_name: Annotated[
+        str | None, typer.Option("--format", metavar="|".join(FORMATS), help="Of the outputs.  [default: jpg]")
+    ] = None,
+    quality: Annotated[int, typer.Option(min=1, max=100, help="Of JPEG and WebP.")] = 95,
+    ev: Ev = 0.0,
+    wb: Annotated[Balance, typer.Option(help="White balance.")] = Balance.CAMERA,
+    sensor: Annotated[Feed, typer.Option(help="How sensor data are fed, as the weights want it.")] = Feed.CANONICAL,
+    look: Annotated[
+        Look | None, typer.Option(help="Tone mapping, for models that give linear light.  [default: fusion]")
+    ] = None,
+) -> None:
+    """Develop RAW files to finished pictures.
+
+    Without -o an output lies beside its input as NAME_developed.jpg; with nothing named at all, standard input goes
+    to standard output.
+    """
+    from hdrcli import raw
+    from hdrcli.tasks.common import model_for
+    from hdrcli.tasks.develop import check_settings, develop_mosaic
+
+    def accepts(path: Path) -> bool:
+        return path.suffix.lower() in raw.SUFFIXES
+
+    jobs, chosen = plan(shared, suffix=SUFFIX, formats=FORMATS, format_name=format_name, accepts=accepts)
+    ready = model_for("develop", model)
+    check_settings(ready, ev, look)
+
+    def decode(source: Path | bytes) -> "Mosaic":
+        return raw.read(source, balance=wb.value, sensor=sensor.value)
+
+    def process(mosaic: "Mosaic") -> "Made":
+        return develop_mosaic(ready, mosaic, feed=sensor.value, ev=ev, look=look, compute=shared.compute())
+
+    options = codecs.WriteOptions(quality=quality, metadata=not shared.no_metadata)
+    carry_out(shared, jobs, ready, decode, process, format_name=chosen, options=options)

@@ -1,0 +1,48 @@
+"""The command `hdr`: its sub-commands, and the only boundary where an error becomes a message and an exit code."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from hdrcli import __version__
+from hdrcli.cli import demo, develop, expand, inspect, models, render
+from hdrcli.errors import HdrError
+
+app = typer.Typer(
+    help="Gives pictures their light back: RAW to finished pictures, 8-bit pictures to HDR, by learned models.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+)
+app.command(no_args_is_help=False)(develop.develop)
+app.command(no_args_is_help=False)(expand.expand)
+app.command()(inspect.inspect)
+app.command()(demo.demo)
+app.add_typer(models.app, name="models")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        render.data(f"hdr {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def hdr(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Settles what comes before every sub-command."""
+
+
+def main() -> None:
+    """Runs the command line; what a user can mend becomes a sentence, a hint and an exit code."""
+    try:
+        app(prog_name="hdr")
+    except HdrError as error:
+        render.failure(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,103 @@
+"""expand: an ordinary 8-bit picture to the light of its scene, with what the camera clipped filled in."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hdrcli import codecs, infer, zoo
+from hdrcli.color import BT709, Float32, apply_matrix, rgb_to_rgb, srgb_decode, srgb_encode
+from hdrcli.errors import ReadError
+from hdrcli.image import Image, Transfer
+from hdrcli.infer import Compute
+from hdrcli.tasks.common import Made, check_number, model_for, provenance
+from hdrcli.tasks.inspect import clipped_share
+
+
+def expand(
+    source: Path | str | bytes | Image | NDArray[np.generic],
+    *,
+    model: str | zoo.Model | None = None,
+    gamma: float = 1.0,
+    scaling: float = 1.0,
+    ev: float = 0.0,
+    compute: Compute | None = None,
+) -> Image:
+    """Gives a picture its light back: sRGB-encoded in, scene-linear BT.709 out, 1.0 where the camera clipped.
+
+    source: a file, the bytes of one, an Image, or an (H, W, 3) sRGB-encoded array (integers of full range, or floats
+    in [0, 1]). model: a name, what `hdrcli.load_model` gave, or None for the default.
+    gamma, scaling, ev: see `expand_image`. Raises HdrError; ReadError where the source is linear already.
+    """
+    image = _as_image(source)
+    return expand_image(
+        model_for("expand", model), image, gamma=gamma, scaling=scaling, ev=ev, compute=compute or Compute()
+    ).image
+
+
+def expand_image(
+    model: zoo.Model, image: Image, *, gamma: float = 1.0, scaling: float = 1.0, ev: float = 0.0, compute: Compute
+) -> Made:
+    """y = f(min(1, scaling x)^(1 / gamma))^gamma 2^ev, where f is the model.
+
+    gamma: above 1 lifts the picture before the model sees it and deepens the result: more contrast (HDRCNN, 2017).
+    scaling: gain on the code values, above 1 clips more. ev: exposure of the result in stops.
+    """
+    check_settings(gamma, scaling, ev)
+    encoded = np.minimum(_srgb_709(image) * np.float32(scaling), 1)
+    planes = np.moveaxis(encoded ** np.float32(1 / gamma), 2, 0)
+    result = infer.run(model.network, planes, compute)
+    linear = np.maximum(result.pixels, 0) ** np.float32(gamma) * np.float32(2.0**ev)
+    notes = image.meta.notes
+    if clipped_share(encoded) == 0:
+        notes = (*notes, "no pixel is clipped: there is nothing to reconstruct")
+    facts = provenance(model, gamma=gamma, scaling=scaling, ev=ev)
+    meta = replace(image.meta, notes=notes, extra={**image.meta.extra, **facts})
+    return Made(Image(linear, Transfer.LINEAR, meta=meta), result)
+
+
+def check_settings(gamma: float, scaling: float, ev: float) -> None:
+    """UsageError unless gamma and scaling are above 0 and all three are finite."""
+    check_number("gamma", gamma, above=0)
+    check_number("scaling", scaling, above=0)
+    check_number("ev", ev)
+
+
+def require_encoded(image: Image) -> Image:
+    """The picture itself, unless it is linear light already."""
+    if image.transfer == Transfer.LINEAR:
+        raise ReadError(
+            f"{image.meta.source or 'the picture'} is already HDR: its values are linear light",
+            hint="expand takes ordinary pictures, such as JPEG or 8-bit PNG",
+        )
+    return image
+
+
+def _as_image(source: Path | str | bytes | Image | NDArray[np.generic]) -> Image:
+    if isinstance(source, Image):
+        return source
+    if isinstance(source, np.ndarray):
+        return Image(_unit_range(source), Transfer.SRGB)
+    return codecs.read(source if isinstance(source, bytes) else Path(source))
+
+
+def _unit_range(array: NDArray[np.generic]) -> Float32:
+    values = array.astype(np.float32)
+    if array.dtype.kind == "u":
+        values /= np.float32(2 ** (8 * array.dtype.itemsize) - 1)
+    if array.dtype.kind not in "uf" or not (values.size and 0 <= values.min() <= values.max() <= 1):
+        raise ReadError(
+            f"this array of {array.dtype} is no sRGB-encoded picture",
+            hint="give unsigned integers, or floats in [0, 1]",
+        )
+    return values
+
+
+def _srgb_709(image: Image) -> Float32:
+    """Code values in [0, 1] with BT.709 primaries."""
+    pixels = np.clip(require_encoded(image).pixels, 0, 1)
+    if image.primaries == BT709:
+        return pixels
+    linear = apply_matrix(rgb_to_rgb(image.primaries, BT709), srgb_decode(pixels))
+    return srgb_encode(np.clip(linear, 0, 1))
