@@ -57,8 +57,8 @@ class Card:
     file: the weights, in the card's own folder. sha256: of that file, "" while the weights are not there.
     build: keyword arguments of the network. licence, origin: whose weights they are and how they came to be.
     training: the effective recipe. scores: measured numbers, each under the name of its protocol.
-    sample: a few output numbers for a fixed test picture, see `hdrcli.zoo.verify`.
     published: the authors' own files by name, with their sha256 or "" where none is known.
+    sample: a few output numbers for a fixed test picture, see `hdrcli.sample`.
     sources: mirrors (http, https) of the published file where there is one, else of `file` itself.
     howto: steps to get and import the weights, "" if none. folder: where the card lies.
     """
@@ -73,8 +73,8 @@ class Card:
     origin: str
     training: dict[str, Any] = field(default_factory=dict)
     scores: dict[str, Any] = field(default_factory=dict)
-    sample: dict[str, Any] = field(default_factory=dict)
     published: dict[str, str] = field(default_factory=dict)
+    sample: dict[str, Any] = field(default_factory=dict)
     sources: tuple[str, ...] = ()
     howto: str = ""
     folder: Path

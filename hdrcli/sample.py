@@ -10,7 +10,7 @@ from hdrcli.color import Float32, Float64
 from hdrcli.network import Network
 from hdrcli.tiling import pad
 
-TOLERANCE = 1e-3  # allowed difference d of a number v: |d| <= TOLERANCE * (1 + |v|)
+TOLERANCE = 1e-3  # allowed difference of a number, in parts of its size plus the mean size of all of them
 
 _HEIGHT, _WIDTH = 96, 128
 _POSITIONS = 8
@@ -44,8 +44,9 @@ def deviation(found: Mapping[str, Any], expected: Mapping[str, Any]) -> float:
     now, then = (np.array([sample["mean"], *sample["values"]]) for sample in (found, expected))
     if now.shape != then.shape:
         return float("inf")
-    parts = np.abs(now - then) / (expected["tolerance"] * (1 + np.abs(then)))
-    return float(np.nan_to_num(parts, nan=np.inf).max())
+    size = np.abs(then)
+    allowed = expected["tolerance"] * (size + size.mean() + np.finfo(np.float32).eps)
+    return float(np.nan_to_num(np.abs(now - then) / allowed, nan=np.inf).max())
 
 
 def _output(network: Network, task: str) -> Float64:

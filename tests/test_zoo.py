@@ -1,8 +1,11 @@
 """Weights: saved, loaded, verified, imported and pulled; and everything that is refused on the way."""
 
 import hashlib
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -239,6 +242,18 @@ def test_weights_verify(folder: Path, net: str, build: dict[str, int]) -> None:
     assert result.deviation < 0.01
 
 
+@pytest.mark.parametrize("net", nets.names())
+def test_every_network_is_saved_loaded_and_verified(folder: Path, net: str) -> None:
+    build = dict(nets.spec(net).tiny)
+    torch.manual_seed(5)
+    network = nets.spec(net).build(**build)
+    for value in (*network.parameters(), *network.buffers()):
+        value.data += 0.01 if value.is_floating_point() else 0  # nothing stays zero
+    card = save(folder, net=net, state=network.state_dict(), build=build)
+    assert card.task == nets.spec(net).task
+    assert zoo.verify(cards.find("toy-a")).ok
+
+
 def test_another_network_behind_the_same_hash_does_not_verify(folder: Path) -> None:
     card = save(folder)
     values = [[1.01 * number + 0.02 for number in row] for row in card.sample["values"]]
@@ -272,12 +287,19 @@ def test_the_test_picture_is_what_it_says() -> None:
 
 
 def test_deviation_is_in_parts_of_the_tolerance() -> None:
-    then = {"tolerance": 0.01, "mean": [0.0, 1.0, 9.0], "values": [[0.0, 0.0, 0.0]]}
+    then = {"tolerance": 0.01, "mean": [0.0, 1.0, 3.0], "values": [[2.0, 0.0, 0.0]]}  # their mean size is 1
     assert sample.deviation(then, then) == 0
-    assert sample.deviation(then | {"mean": [0.01, 1.0, 9.0]}, then) == pytest.approx(1)
-    assert sample.deviation(then | {"mean": [0.0, 1.0, 9.2]}, then) == pytest.approx(2)
+    assert sample.deviation(then | {"mean": [0.01, 1.0, 3.0]}, then) == pytest.approx(1, rel=1e-6)
+    assert sample.deviation(then | {"mean": [0.0, 1.0, 3.08]}, then) == pytest.approx(2, rel=1e-6)
     assert sample.deviation(then | {"mean": [0.0, 1.0, float("nan")]}, then) == float("inf")
     assert sample.deviation(then | {"values": [[0.0, 0.0, 0.0]] * 2}, then) == float("inf")
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_deviation_does_not_depend_on_the_scale_of_the_output(scale: float) -> None:
+    then = {"tolerance": 0.01, "mean": [0.0, scale, 3 * scale], "values": [[2 * scale, 0.0, 0.0]]}
+    now = then | {"mean": [0.02 * scale, scale, 3 * scale]}
+    assert sample.deviation(now, then) == pytest.approx(2, rel=1e-3)
 
 
 @pytest.fixture
@@ -448,6 +470,24 @@ def test_pulling_weights_themselves_puts_them_into_the_users_folder(
     assert card.folder == folder
     assert cards.find("toy-b") == card
     assert [entry.name for entry in shipped.iterdir()] == ["toy-b.toml"]
+
+
+def test_pulling_from_a_real_server(tmp_path: Path, folder: Path, published: Path, monkeypatch: Any) -> None:
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(published.parent))) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        base = f"http://127.0.0.1:{server.server_address[1]}"
+        wait_for(folder, sources=(f"{base}/gone", f"{base}/{published.name}"), published={"toy_params.st": ""})
+        seen: list[int] = []
+        card = zoo.pull("toy-b", progress=lambda done, total: seen.append(done))
+        server.shutdown()
+    assert seen[-1] == published.stat().st_size
+    assert card.published == {"toy_params.st": cards.digest(published)}
+    assert zoo.verify(card).ok
 
 
 def test_a_card_without_an_address_says_what_to_do(folder: Path) -> None:

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from hdrcli import cards
 from hdrcli.cards import Card
@@ -32,11 +32,13 @@ def list_models(
     if as_json:
         typer.echo(json.dumps([_facts(card) for card in found], indent=2))
         return
-    table = Table("model", "task", "network", "licence", "weights", box=None, pad_edge=False)
+    table = Table(Column("model", no_wrap=True), "task", "network", "weights", "licence", box=None, pad_edge=False)
     for card in found:
         name = f"{card.name} (default)" if _is_default(card) else card.name
-        table.add_row(*map(escape, (name, card.task, card.net, card.licence, "here" if card.ready else _missing(card))))
+        table.add_row(*map(escape, (name, card.task, card.net, _whereabouts(card), card.licence)))
     _stdout().print(table)
+    if not all(card.ready for card in found):
+        _say("hdr models show NAME tells how to get weights that are not here")
 
 
 @app.command()
@@ -164,8 +166,10 @@ def _is_default(card: Card) -> bool:
     return card.name == cards.default_model(card.task)
 
 
-def _missing(card: Card) -> str:
-    return f"hdr models {'pull' if card.sources else 'show'} {card.name}"
+def _whereabouts(card: Card) -> str:
+    if card.ready:
+        return "here"
+    return "to pull" if card.sources else "to get by hand"
 
 
 def _lines(table: dict[str, Any]) -> str:
