@@ -1,4 +1,4 @@
-"""The Bayer mosaic of a camera, and the two ways to feed it to a network: canonical and native.
+"""The Bayer mosaic of a camera: its geometry, its levels, its colour, and the two ways to feed it to a network.
 
 A packed mosaic has the four planes B, Gb, R, Gr, in that order, of the 2x2 block
 
@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from hdrcli.color import Float32, Float64, luminance
+from hdrcli.color import BT709, Float32, Float64, luminance, rgb_to_xyz
 from hdrcli.image import Metadata
 
 PLANES = ("B", "Gb", "R", "Gr")
@@ -19,7 +20,21 @@ _PLACES = ((1, 1), (1, 0), (0, 0), (0, 1))  # (row, column) in the 2x2 block of 
 
 MIDDLE_GREY = 0.18
 _DARKEST = 1e-4  # floor of the luminance in the anchor's logarithm, in parts of the white level
-_CLIPPED = 0.985  # share of the white level from which a channel counts as clipped
+_CLIPPED = 0.985  # share of the clipping level from which a channel counts as clipped
+
+_PARTS = 0.2 * 1.01 ** np.arange(212)  # edges of the bins in which a clipping peak is sought, in parts of white
+
+# Whether rows and columns are exchanged, then rows and columns reversed, by EXIF orientation.
+_TURNS = {
+    1: (False, False, False),
+    2: (False, False, True),
+    3: (False, True, True),
+    4: (False, True, False),
+    5: (True, False, False),
+    6: (True, False, True),
+    7: (True, True, True),
+    8: (True, True, False),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +42,13 @@ class Mosaic:
     """What a sensor recorded, phase-shifted so that R is at (0, 0) and both sides are even.
 
     counts: (H, W) float32 sensor counts, not rotated.
-    black: (2, 2) black level by position in the block. white: the count at which a channel clips.
+    black: (2, 2) black level by position in the block. white: the count that stands for 1.0.
     balance: white-balance multipliers of R, G, B with G = 1.
     matrix: 3x3, white-balanced camera RGB to linear BT.709; its rows sum to 1, so white stays white.
     crop: (top, left, height, width) of the picture inside `counts`, before rotation.
     orientation: EXIF orientation, 1 to 8, still to be applied. bits: nominal bit depth.
+    clip: (2, 2) count at which each position of the block clips; None where that is `white` for all.
+    pixel_aspect: width of a pixel over its height, still to be applied.
     """
 
     counts: Float32
@@ -43,6 +60,8 @@ class Mosaic:
     orientation: int = 1
     bits: int = 10
     meta: Metadata = field(default_factory=Metadata)
+    clip: Float32 | None = None
+    pixel_aspect: float = 1.0
 
 
 def pack(mosaic: Float32) -> Float32:
@@ -82,10 +101,11 @@ def canonical(mosaic: Mosaic, ev: float = 0.0) -> Float32:
 
 def camera_linear(mosaic: Mosaic) -> Float32:
     """`canonical` before the anchor: (4, h, w) in parts of the sensor's white level."""
-    black = np.array([mosaic.black[place] for place in _PLACES], np.float32)[:, None, None]
-    blue, gb, red, gr = (pack(mosaic.counts) - black) / (np.float32(mosaic.white) - black)
+    levels = parts_of_white(mosaic)
+    blue, gb, red, gr = levels
     green, difference = (gr + gb) / 2, gr - gb
-    clip = [_clip_weight(channel) for channel in (red, np.maximum(gr, gb), blue)]
+    clipped_blue, clipped_gb, clipped_red, clipped_gr = clipped(levels, mosaic)
+    clip = [clipped_red, np.maximum(clipped_gr, clipped_gb), clipped_blue]
     red, blue = red * np.float32(mosaic.balance[0]), blue * np.float32(mosaic.balance[2])
     green = np.where(clip[1] > 0, np.maximum(green, green + clip[1] * ((red + blue) / 2 - green)), green)
     difference = difference * (1 - clip[1])
@@ -108,7 +128,116 @@ def anchor(planes: Float32) -> float:
     return float(MIDDLE_GREY / np.exp(np.mean(np.log(np.maximum(small, _DARKEST)))))
 
 
-def _clip_weight(channel: Float32) -> Float32:
-    """0 below the clipping level, 1 from it on, with a short ramp between so that no edge appears."""
-    weight: Float32 = np.clip((channel - 0.96) / (_CLIPPED - 0.96), 0, 1).astype(np.float32)
+def parts_of_white(mosaic: Mosaic) -> Float32:
+    """(4, h, w) planes with the black level at 0 and the white level at 1, as the sensor saw them."""
+    black = _by_plane(mosaic.black)
+    return (pack(mosaic.counts) - black) / (np.float32(mosaic.white) - black)
+
+
+def clipped(levels: Float32, mosaic: Mosaic) -> Float32:
+    """How far each of `parts_of_white` is clipped: 0 below, 1 from the clipping level on, a short ramp between."""
+    limit = np.full((2, 2), mosaic.white, np.float32) if mosaic.clip is None else mosaic.clip
+    black = _by_plane(mosaic.black)
+    share = levels * ((np.float32(mosaic.white) - black) / (_by_plane(limit) - black))
+    weight: Float32 = np.clip((share - np.float32(0.96)) / np.float32(_CLIPPED - 0.96), 0, 1)
     return weight
+
+
+def _by_plane(block: Float32) -> Float32:
+    """(2, 2) values by position in the block to (4, 1, 1) values by plane."""
+    return np.array([block[place] for place in _PLACES], np.float32)[:, None, None]
+
+
+# ------------------------------------------------------------------------------------------ geometry
+
+
+def align(counts: Float32, pattern: str, crop: tuple[int, int, int, int]) -> tuple[Float32, tuple[int, int, int, int]]:
+    """Brings any of the four Bayer phases and odd sides to R at (0, 0) and even sides, by reflection.
+
+    counts: (H, W). pattern: colours of its top-left 2x2 block, row by row. crop: of the picture, moved along.
+    Nothing is cut off: at most one row and one column are added at each side.
+    """
+    top, left = divmod(pattern.index("R"), 2)
+    height, width = counts.shape
+    padded = np.pad(counts, ((top, (height + top) % 2), (left, (width + left) % 2)), mode="reflect")
+    return padded, (crop[0] + top, crop[1] + left, crop[2], crop[3])
+
+
+def upright(picture: Float32, mosaic: Mosaic) -> Float32:
+    """Cuts the picture out of a developed (2h, 2w, 3) frame, makes its pixels square and turns it upright."""
+    top, left, height, width = mosaic.crop
+    framed = picture[top : top + height, left : left + width]
+    if mosaic.pixel_aspect != 1:
+        stretched = round(width * max(mosaic.pixel_aspect, 1)), round(height / min(mosaic.pixel_aspect, 1))
+        framed = np.asarray(cv2.resize(framed, stretched, interpolation=cv2.INTER_LINEAR), np.float32)
+    exchange, reverse_rows, reverse_columns = _TURNS[mosaic.orientation]
+    turned = framed.swapaxes(0, 1) if exchange else framed
+    return np.ascontiguousarray(turned[:: -1 if reverse_rows else 1, :: -1 if reverse_columns else 1])
+
+
+# ------------------------------------------------------------------------------------------ levels and colour
+
+
+def clip_levels(counts: Float32, black: Float32, white: float) -> Float32:
+    """The (2, 2) count at which each position of the block clips, `white` where the picture does not show another.
+
+    A clipped channel ends in a peak: at least one pixel in 20,000, six times as dense as the levels below it, with
+    next to nothing above. Cameras that scale or filter their counts clip below the white level they declare.
+    """
+    levels = np.full((2, 2), white, np.float32)
+    for row, column in np.ndindex(2, 2):
+        site = counts[row::2, column::2]
+        span = white - float(black[row, column])
+        histogram = np.bincount(np.maximum(site, 0).ravel().astype(np.int64))
+        ends = np.searchsorted(np.arange(len(histogram)), black[row, column] + _PARTS * span)
+        below = np.concatenate([[0], np.cumsum(histogram)])[ends]
+        peak = _last_peak(np.diff(below), site.size, site.size - int(below[-1]))
+        if peak is not None:
+            levels[row, column] = black[row, column] + peak * span
+    return levels
+
+
+def _last_peak(histogram: NDArray[np.int64], size: int, above: int) -> float | None:
+    """The level, in parts of white, of a peak two bins wide that ends the histogram over _PARTS of `size` pixels."""
+    for i in range(len(histogram) - 2, 7, -1):
+        mass = histogram[i] + histogram[i + 1]
+        alone = above + histogram[i + 2 :].sum() <= 0.3 * mass
+        if alone and mass >= max(20, size / 20_000, 12 * histogram[i - 7 : i - 1].mean()):
+            return float(_PARTS[i + 1])
+    return None
+
+
+def grey_world(mosaic: Mosaic) -> Float64 | None:
+    """White-balance multipliers of R, G, B, G = 1, that make the unclipped, not too dark part of a picture grey.
+
+    Logarithmic ratios of 8x8-pixel means, weighted by brightness, averaged over what lies within one stop and then
+    within half a stop of their centre, so that one large coloured surface does not decide alone. None where nothing
+    can be judged.
+    """
+    levels = parts_of_white(mosaic)
+    blue, gb, red, gr = levels
+    worst = clipped(levels, mosaic).max(axis=0)
+    size = max(red.shape[1] // 4, 1), max(red.shape[0] // 4, 1)
+    red, green, blue, worst = (
+        cv2.resize(plane, size, interpolation=cv2.INTER_AREA) for plane in (red, (gr + gb) / 2, blue, worst)
+    )
+    usable = (worst == 0) & (np.minimum(np.minimum(red, green), blue) > 0.003)
+    if usable.sum() < 16:
+        return None
+    weights = green[usable]
+    ratios = np.log2(np.stack([red, blue])[:, usable] / weights)
+    centre = np.median(ratios, axis=1)
+    for radius in (1.0, 1.0, 1.0, 0.5, 0.5, 0.5):
+        near = (np.abs(ratios - centre[:, None]) < radius).all(axis=0)
+        if near.any():
+            centre = np.average(ratios[:, near], axis=1, weights=weights[near])
+    return np.array([2.0 ** -centre[0], 1.0, 2.0 ** -centre[1]])
+
+
+def from_xyz(xyz_to_camera: Float64) -> Float64:
+    """The matrix of a Mosaic from the published 3x3 matrix CIE XYZ (D65) to camera RGB, as dcraw and LibRaw derive it.
+
+    Raises numpy.linalg.LinAlgError for a matrix that has no inverse.
+    """
+    to_camera = xyz_to_camera @ rgb_to_xyz(BT709)
+    return np.linalg.inv(to_camera / to_camera.sum(axis=1, keepdims=True))
