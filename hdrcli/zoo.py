@@ -34,7 +34,7 @@ from hdrcli.cards import (
     write_card,
 )
 from hdrcli.download import Progress, fetch
-from hdrcli.errors import ReadError, UsageError, WeightsError
+from hdrcli.errors import HdrError, ReadError, UsageError, WeightsError
 from hdrcli.files import atomic_write
 from hdrcli.network import NetSpec, Network, StateDict
 from hdrcli.sample import deviation, measure
@@ -105,7 +105,7 @@ def verify(card: Card) -> Verification:
     """Computes hash and sample of a card anew and compares them with what it says."""
     try:
         model = open_card(card)
-    except WeightsError as error:
+    except HdrError as error:
         return Verification(name=card.name, problem=error.message)
     if not card.sample:
         return Verification(name=card.name)
@@ -229,13 +229,10 @@ def _waiting(name: str) -> Card | None:
 def _convert(card: Card, files: Sequence[Path], settings: Mapping[str, Any], folder: Path) -> Card:
     spec = nets.spec(card.net)
     settings = {**card.build, **settings}
-    arguments = inspect.signature(spec.build).parameters
-    for key, value in settings.items():
-        if key not in arguments and key not in _EXTRAS:
-            raise UsageError(f"the network {card.net} has no setting {key!r}", hint=f"settings: {', '.join(arguments)}")
-        if key in arguments and not _same_kind(value, arguments[key].default):
-            kind = type(arguments[key].default).__name__
-            raise UsageError(f"the setting {key!r} of {card.net} is {value!r}, which is not of the type {kind}")
+    build = {key: value for key, value in settings.items() if key not in _EXTRAS}
+    if fault := _fault(spec, build):
+        names = ", ".join(inspect.signature(spec.build).parameters)
+        raise UsageError(f"the network {card.net} {fault}", hint=f"settings: {names}")
     hashes = _hashes([*files, *(value for value in settings.values() if isinstance(value, Path))])
     expected = set(filter(None, card.published.values()))
     if not expected <= set(hashes.values()):
@@ -244,12 +241,7 @@ def _convert(card: Card, files: Sequence[Path], settings: Mapping[str, Any], fol
             hint="give it another --name if these are other weights",
         )
     state = _imported(spec, card.net, files, settings)
-    build = {key: value for key, value in settings.items() if key in arguments}
     return _store(replace(card, build=build, published=hashes, folder=folder), state)
-
-
-def _same_kind(value: object, default: object) -> bool:
-    return not isinstance(default, (bool, int, str)) or type(value) is type(default)
 
 
 def _imported(spec: NetSpec, net: str, files: Sequence[Path], settings: Mapping[str, Any]) -> StateDict:
@@ -311,11 +303,23 @@ def _build(card: Card) -> tuple[NetSpec, Network]:
     spec = nets.spec(card.net)
     if spec.task != card.task:
         raise WeightsError(f"the card {card.name} says {card.task}, but the network {card.net} can only {spec.task}")
-    try:
-        inspect.signature(spec.build).bind(**card.build)
-    except TypeError as error:
-        raise WeightsError(f"the card {card.name} cannot build the network {card.net}: {error}") from error
+    if fault := _fault(spec, card.build):
+        raise WeightsError(f"the card {card.name} cannot be right: the network {card.net} {fault}")
     return spec, spec.build(**card.build)
+
+
+def _fault(spec: NetSpec, build: Mapping[str, Any]) -> str:
+    """What is wrong with build arguments, "" if nothing is: unknown, of another type than the default, no count."""
+    parameters = inspect.signature(spec.build).parameters
+    for key, value in build.items():
+        if key not in parameters:
+            return f"has no setting {key!r}"
+        kind = type(parameters[key].default)
+        if kind in (bool, int, str) and type(value) is not kind:
+            return f"has a setting {key!r} that is of the type {kind.__name__}, not {value!r}"
+        if kind is int and value < 1:
+            return f"has a setting {key!r} that counts from 1, not {value!r}"
+    return ""
 
 
 def _read(path: Path) -> StateDict:

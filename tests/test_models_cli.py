@@ -178,8 +178,8 @@ def test_import_fills_a_waiting_card(tmp_path: Path, folder: Path, published: Pa
         ("width", "is not KEY=VALUE"),
         ("=8", "is not KEY=VALUE"),
         ("colour=red", "has no setting 'colour'"),
-        ("width=wide", "is 'wide', which is not of the type int"),
-        ("width=8.5", "is 8.5, which is not of the type int"),
+        ("width=wide", "of the type int, not 'wide'"),
+        ("width=8.5", "of the type int, not 8.5"),
     ],
 )
 def test_a_wrong_setting_is_refused(published: Path, setting: str, complaint: str) -> None:

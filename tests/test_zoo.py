@@ -213,9 +213,13 @@ def test_a_truncated_file_is_refused(folder: Path) -> None:
         zoo.load("toy-a")
 
 
-def test_a_card_that_cannot_build_its_network_is_refused(folder: Path) -> None:
-    cards.write_card(replace(save(folder), build={"colour": "red"}))
-    with pytest.raises(WeightsError, match=r"cannot build the network toy: .*colour"):
+@pytest.mark.parametrize(
+    ("build", "complaint"),
+    [({"colour": "red"}, "no setting 'colour'"), ({"width": 1.5}, "of the type int"), ({"width": -1}, "from 1")],
+)
+def test_a_card_that_cannot_build_its_network_is_refused(folder: Path, build: dict[str, Any], complaint: str) -> None:
+    cards.write_card(replace(save(folder), build=build))
+    with pytest.raises(WeightsError, match=f"the card toy-a cannot be right: the network toy has .*{complaint}"):
         zoo.load("toy-a")
 
 
@@ -268,6 +272,11 @@ def test_a_sample_can_be_left_out(folder: Path) -> None:
     card = save(folder, sample=False)
     assert card.sample == {}
     assert zoo.verify(card) == zoo.Verification(name="toy-a")
+
+
+def test_a_card_of_an_unknown_network_does_not_verify(folder: Path) -> None:
+    card = replace(save(folder), net="nonesuch")
+    assert zoo.verify(card).problem == "there is no network named 'nonesuch'"
 
 
 def test_missing_weights_do_not_verify(folder: Path) -> None:
@@ -372,12 +381,9 @@ def test_a_model_that_exists_is_not_replaced(folder: Path, published: Path) -> N
     [
         ({"name": "../toy"}, UsageError, "cannot be the name"),
         ({"settings": {"colour": "red"}}, UsageError, "the network toy has no setting 'colour'"),
-        (
-            {"settings": {"width": "wide"}},
-            UsageError,
-            "the setting 'width' of toy is 'wide', which is not of the type int",
-        ),
-        ({"settings": {"width": True}}, UsageError, "the setting 'width' of toy is True, which is not of the type int"),
+        ({"settings": {"width": "wide"}}, UsageError, "has a setting 'width' that is of the type int, not 'wide'"),
+        ({"settings": {"width": True}}, UsageError, "has a setting 'width' that is of the type int, not True"),
+        ({"settings": {"width": 0}}, UsageError, "has a setting 'width' that counts from 1, not 0"),
         ({"files": [Path("nowhere.st")]}, ReadError, "there is no file nowhere.st"),
         ({"files": [Path(__file__)]}, WeightsError, "one: not the first format; two: not the second format"),
         ({"net": "toyraw"}, WeightsError, "it has no published format"),
