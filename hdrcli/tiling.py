@@ -29,6 +29,7 @@ class Tiling:
     scale: output pixels per input pixel.
     tile: side of the kept part of a tile that suits the network (input pixels).
     minimum: the smallest height and width that the network takes.
+    border: pixels that the picture is extended by on all sides before anything else, and that are cut off again.
     """
 
     multiple_of: int = 1
@@ -36,6 +37,7 @@ class Tiling:
     scale: int = 1
     tile: int = 1024
     minimum: int = 1
+    border: int = 0
 
 
 class Span(NamedTuple):
@@ -62,14 +64,24 @@ def spans(length: int, tile: int, tiling: Tiling) -> list[Span]:
 
 
 def pad(image: Tensor, tiling: Tiling) -> Tensor:
-    """Extends (N, C, H, W) at the bottom and the right by reflection to a size that the network takes."""
+    """Mirrors (N, C, H, W) outwards, edge pixels repeated, to what the network takes; `crop` is the way back.
+
+    By the border on all sides, and at the bottom and the right by as much more as `multiple_of` and `minimum` need.
+    """
     for axis in (2, 3):
         length = image.shape[axis]
-        target = round_up(max(length, tiling.minimum), tiling.multiple_of)
+        target = round_up(max(length + 2 * tiling.border, tiling.minimum), tiling.multiple_of)
         if target > length:
-            index = np.pad(np.arange(length), (0, target - length), mode="reflect")
+            added = (tiling.border, target - length - tiling.border)
+            index = np.pad(np.arange(length), added, mode="symmetric")
             image = image.index_select(axis, torch.from_numpy(index).to(image.device))
     return image
+
+
+def crop(output: Tensor, tiling: Tiling, height: int, width: int) -> Tensor:
+    """What the output (N, C, H, W) of a padded picture has of the picture itself, given its size in input pixels."""
+    rows, columns = (slice(tiling.border, tiling.border + size) for size in (height, width))
+    return output[:, :, _scaled(rows, tiling.scale, 0), _scaled(columns, tiling.scale, 0)]
 
 
 def run_tiled(
