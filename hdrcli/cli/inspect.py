@@ -26,7 +26,7 @@ def inspect(
         if json:
             render.json_line(asdict(report))
         elif report.error:
-            render.say(f"failed: {report.source}: {report.error}" + (f" ({report.hint})" if report.hint else ""))
+            render.failed_file(Path(report.source), report.error, report.hint)
         else:
             render.data(_text(report))
     if failed:

@@ -5,6 +5,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from hdrcli.batch import Outcome
 from hdrcli.errors import HdrError
@@ -30,6 +31,12 @@ def failure(error: HdrError) -> None:
     say(f"hdr: {error.message}")
     if error.hint:
         say(f"     {error.hint}")
+
+
+def failed_file(source: Path, error: str, hint: str) -> None:
+    """An error of one file, which the error mostly names itself."""
+    name = "" if source.name in error else f"{source}: "
+    say(f"failed: {name}{error}" + (f" ({hint})" if hint else ""))
 
 
 def outcome_record(outcome: Outcome) -> dict[str, object]:
@@ -58,10 +65,11 @@ def outcome(outcome: Outcome, *, json: bool, quiet: bool, verbose: bool) -> None
         json_line(outcome_record(outcome))
     source, target = outcome.job
     if outcome.status == "failed":
-        say(f"failed: {source}: {outcome.error}" + (f" ({outcome.hint})" if outcome.hint else ""))
+        failed_file(source, outcome.error, outcome.hint)
         return
     if verbose:
-        detail = f" in {outcome.seconds:.2f} s, {outcome.tiles} tiles" if outcome.status == "written" else ""
+        tiles = f"{outcome.tiles} tile{'s' if outcome.tiles > 1 else ''}"
+        detail = f" in {outcome.seconds:.2f} s, {tiles}" if outcome.status == "written" else ""
         say(f"{outcome.status}: {source} -> {target}{detail}")
     if not quiet:
         for note in outcome.notes:

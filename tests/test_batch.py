@@ -1,0 +1,151 @@
+"""The pipeline: order, bounded memory, failures that stay one file's, interruption."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hdrcli.batch import Outcome, run
+from hdrcli.errors import HdrError
+from hdrcli.files import Job
+
+JOBS = [Job(Path(f"{n}.jpg"), Path(f"{n}.exr")) for n in range(12)]
+
+
+def written(job: Job, value: int) -> Outcome:
+    return Outcome(job=job, status="written", width=value)
+
+
+def number(job: Job) -> int:
+    return int(job.source.stem)
+
+
+def failing_on(numbers: set[int], error: BaseException) -> Callable[..., int]:
+    def stage(job: Job, value: int = 0) -> int:
+        if number(job) in numbers:
+            raise error
+        return number(job)
+
+    return stage
+
+
+@pytest.mark.parametrize("workers", [1, 3, 20])
+def test_outcomes_come_in_the_order_of_the_jobs(workers: int) -> None:
+    outcomes = list(run(JOBS, number, lambda job, value: value + 100, written, workers=workers))
+    assert [outcome.job for outcome in outcomes] == JOBS
+    assert [outcome.width for outcome in outcomes] == [100 + n for n in range(12)]
+    assert all(outcome.seconds >= 0 for outcome in outcomes)
+
+
+def test_process_runs_in_the_calling_thread_and_files_do_not() -> None:
+    threads: dict[str, set[str]] = {"decode": set(), "process": set(), "encode": set()}
+
+    def seen(stage: str) -> None:
+        threads[stage].add(threading.current_thread().name)
+
+    def decode(job: Job) -> int:
+        seen("decode")
+        return 0
+
+    def process(job: Job, value: int) -> int:
+        seen("process")
+        return 0
+
+    def encode(job: Job, value: int) -> Outcome:
+        seen("encode")
+        return written(job, value)
+
+    list(run(JOBS, decode, process, encode, workers=2))
+    assert threads["process"] == {threading.current_thread().name}
+    assert not (threads["decode"] | threads["encode"]) & threads["process"]
+
+
+@pytest.mark.parametrize("stage", ["decode", "process", "encode"])
+def test_a_bad_file_fails_alone(stage: str) -> None:
+    bad = failing_on({3, 7}, HdrError("torn", hint="mend it"))
+    decode = bad if stage == "decode" else number
+    process = bad if stage == "process" else (lambda job, value: value)
+
+    def encode(job: Job, value: int) -> Outcome:
+        return written(job, bad(job) if stage == "encode" else value)
+
+    outcomes = list(run(JOBS, decode, process, encode, workers=3))
+    assert [number(outcome.job) for outcome in outcomes if outcome.status == "failed"] == [3, 7]
+    assert (outcomes[3].error, outcomes[3].hint) == ("torn", "mend it")
+    assert sum(outcome.status == "written" for outcome in outcomes) == 10
+
+
+def test_too_little_memory_fails_the_file() -> None:
+    outcomes = list(run(JOBS, failing_on({0}, MemoryError()), lambda job, value: value, written, workers=2))
+    assert outcomes[0].status == "failed"
+    assert "memory" in outcomes[0].error
+
+
+@pytest.mark.parametrize("stage", ["decode", "process"])
+def test_a_bug_is_loud(stage: str) -> None:
+    bug = failing_on({5}, ZeroDivisionError("bug"))
+    decode, process = (bug, lambda job, value: value) if stage == "decode" else (number, bug)
+    with pytest.raises(ZeroDivisionError):
+        list(run(JOBS, decode, process, written, workers=2))
+
+
+def test_finished_files_are_not_touched() -> None:
+    touched = []
+
+    def decode(job: Job) -> int:
+        touched.append(number(job))
+        return 0
+
+    outcomes = list(
+        run(JOBS, decode, lambda job, value: value, written, workers=2, skip=lambda job: number(job) % 2 == 0)
+    )
+    assert [outcome.status for outcome in outcomes] == ["skipped", "written"] * 6
+    assert sorted(touched) == [1, 3, 5, 7, 9, 11]
+
+
+def test_what_waits_is_bounded() -> None:
+    decoded, finished, most = 0, 0, 0
+    lock = threading.Lock()
+
+    def decode(job: Job) -> int:
+        nonlocal decoded
+        with lock:
+            decoded += 1
+        return 0
+
+    def process(job: Job, value: int) -> int:
+        nonlocal most
+        with lock:
+            most = max(most, decoded - finished)
+        return 0
+
+    def encode(job: Job, value: int) -> Outcome:
+        nonlocal finished
+        with lock:
+            finished += 1
+        return written(job, value)
+
+    jobs = [Job(Path(f"{n}.jpg"), Path(f"{n}.exr")) for n in range(60)]
+    list(run(jobs, decode, process, encode, workers=2))
+    assert most <= 2 + 2 + 2, f"{most} pictures were in memory with two workers on either side"
+
+
+def test_interruption_finishes_encodes_under_way_and_drops_the_rest() -> None:
+    started, done = threading.Event(), []
+
+    def encode(job: Job, value: int) -> Outcome:
+        started.set()
+        done.append(number(job))
+        return written(job, value)
+
+    def process(job: Job, value: int) -> int:
+        if number(job) == 2:
+            assert started.wait(5)
+            raise KeyboardInterrupt
+        return value
+
+    with pytest.raises(KeyboardInterrupt):
+        list(run(JOBS, number, process, encode, workers=2))
+    assert set(done) <= {0, 1}
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("decode", "encode"))]

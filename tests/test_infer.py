@@ -1,0 +1,114 @@
+"""Running a network on a picture: three stages, tiles, padding, memory that runs out, numbers that are not finite."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from hdrcli import infer, nets
+from hdrcli.errors import HdrError, OutOfMemoryError, UsageError
+from hdrcli.infer import Compute
+from hdrcli.network import Context, Network
+from hdrcli.tiling import Tiling
+
+
+class Blur(Network):
+    """A 5x5 mean divided by the mean of the whole picture; then scaled to a peak of 1 over the whole picture."""
+
+    def __init__(self, scale: int = 1, limit: int = 10**9) -> None:
+        super().__init__()
+        self.tiling = Tiling(multiple_of=4, halo=2, scale=scale, tile=32)
+        self.limit = limit
+        self.sizes: list[tuple[int, int]] = []
+
+    def prepare(self, image: Tensor) -> Context:
+        return {"mean": image.mean(dim=(1, 2, 3), keepdim=True)}
+
+    def forward(self, tile: Tensor, context: Context) -> Tensor:
+        self.sizes.append((tile.shape[0], tile.shape[2]))
+        if tile.shape[0] * tile.shape[2] * tile.shape[3] > self.limit:
+            raise torch.OutOfMemoryError
+        mean = F.avg_pool2d(tile[:, :3], 5, stride=1, padding=2) / context["mean"]
+        return mean.repeat_interleave(self.tiling.scale, 2).repeat_interleave(self.tiling.scale, 3)
+
+    def finish(self, output: Tensor, image: Tensor, context: Context) -> Tensor:
+        return output / output.amax()
+
+
+def picture(height: int = 70, width: int = 101, channels: int = 3) -> np.ndarray:
+    return np.random.default_rng(0).random((channels, height, width), np.float32)
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_tiles_give_what_the_whole_picture_gives(scale: int) -> None:
+    network = Blur(scale)
+    tiled = infer.run(network, picture(), Compute(batch=2))
+    whole = infer.run(network, picture(), Compute(tile=128))
+    assert (tiled.tiles, whole.tiles) == (12, 1)
+    assert whole.pixels.shape == (70 * scale, 101 * scale, 3)
+    assert whole.pixels.dtype == np.float32
+    np.testing.assert_allclose(tiled.pixels, whole.pixels, atol=1e-6)
+
+
+def test_whole_picture_goes_through_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Blur()
+    monkeypatch.setattr(network, "whole", lambda image: torch.full((1, 3, *image.shape[2:]), 0.5))
+    assert np.all(infer.run(network, picture(), Compute(tile=128)).pixels == 0.5)
+
+
+def test_memory_that_runs_out_halves_batches_then_tiles_and_gives_the_same() -> None:
+    expected = infer.run(Blur(), picture(256, 300), Compute(tile=256)).pixels
+    network = Blur(limit=104 * 104)
+    result = infer.run(network, picture(256, 300), Compute(tile=128, batch=4))
+    np.testing.assert_allclose(result.pixels, expected, atol=1e-6)
+    assert network.sizes[:4] == [(4, 136), (2, 136), (1, 136), (1, 72)]
+    assert result.tiles == 20
+
+
+def test_memory_that_is_never_enough_is_an_error_for_people() -> None:
+    with pytest.raises(OutOfMemoryError, match="does not fit"):
+        infer.run(Blur(limit=0), picture(), Compute())
+
+
+def test_numbers_that_are_not_finite_are_refused() -> None:
+    with pytest.raises(HdrError, match="not finite"):
+        infer.run(Blur(), np.zeros((3, 20, 20), np.float32), Compute())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_small_pictures_and_the_report(precision: str) -> None:
+    result = infer.run(Blur(), picture(1, 1), Compute(precision=precision))
+    assert result.pixels.shape == (1, 1, 3)
+    assert (result.device, result.precision) == ("cpu", precision) or torch.cuda.is_available()
+
+
+def test_device_is_chosen_with_a_reason() -> None:
+    chosen = infer.describe(Compute())
+    assert chosen.precision == "fp32"
+    assert chosen.reason
+    assert infer.describe(Compute(device="cpu")).device == torch.device("cpu")
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda:99", "mps:5", "meta", ""])
+def test_device_that_is_not_there_is_wrong_usage(device: str) -> None:
+    with pytest.raises(UsageError):
+        infer.describe(Compute(device=device))
+
+
+def test_precision_that_is_not_there_is_wrong_usage() -> None:
+    with pytest.raises(UsageError, match="int8"):
+        infer.describe(Compute(precision="int8"))
+
+
+@pytest.mark.parametrize("name", nets.names())
+def test_every_network_runs_on_an_odd_picture_whole_and_in_tiles(name: str) -> None:
+    spec = nets.spec(name)
+    torch.manual_seed(0)
+    network = spec.build(**spec.tiny)
+    planes = picture(70, 93, channels=4 if spec.task == "develop" else 3)
+    whole = infer.run(network, planes, Compute(tile=4096))
+    tiled = infer.run(network, planes, Compute(tile=64))
+    assert whole.pixels.shape == (70 * network.tiling.scale, 93 * network.tiling.scale, 3)
+    difference = np.abs(whole.pixels - tiled.pixels)
+    assert difference.max() <= 1e-4, f"{name}: tiled differs from whole by {difference.max():.2g}"
