@@ -8,7 +8,7 @@ import torch
 
 from hdrcli.color import Float32, Float64
 from hdrcli.network import Network
-from hdrcli.tiling import pad
+from hdrcli.tiling import crop, pad
 
 TOLERANCE = 1e-3  # allowed difference of a number, in parts of its size plus the mean size of all of them
 
@@ -53,10 +53,10 @@ def _output(network: Network, task: str) -> Float64:
     """(3, 96, 128): all three stages on the picture, or on its Bayer mosaic for a network that develops."""
     rgb = picture()
     planes = rgb.transpose(2, 0, 1) if task == "expand" else _mosaic(rgb)
+    image = torch.from_numpy(np.ascontiguousarray(planes))[None]
     with torch.inference_mode():
-        image = pad(torch.from_numpy(np.ascontiguousarray(planes))[None], network.tiling)
-        output = network.whole(image)[0, :, :_HEIGHT, :_WIDTH]
-    return output.double().numpy()
+        output = network.whole(pad(image, network.tiling))
+    return crop(output, network.tiling, *image.shape[2:])[0].double().numpy()
 
 
 def _mosaic(rgb: Float32) -> Float32:
