@@ -16,7 +16,8 @@ from hdrcli.sensor import Mosaic
 Kind = Literal["noisy", "clean", "phone"]
 KINDS: tuple[Kind, ...] = ("noisy", "clean", "phone")
 
-_LIGHT = np.linspace(0, 1, 1025) ** 3  # where response curves are tabulated: dense in the shadows
+_STEPS = 4096
+_LIGHT = np.linspace(0, 1, _STEPS + 1) ** 2  # where response curves are tabulated: dense in the shadows
 
 
 def perspective(panorama: Float32, *, yaw: float, pitch: float, fov: float, width: int, height: int) -> Float32:
@@ -53,7 +54,8 @@ def random_view(scene: Float32, rng: np.random.Generator, *, width: int, height:
         w, h = max(int(width * scale), 1), max(int(height * scale), 1)
         left, top = rng.integers(0, columns - w + 1), rng.integers(0, rows - h + 1)
         method = cv2.INTER_AREA if scale > 1 else cv2.INTER_LINEAR
-        view = cv2.resize(scene[top : top + h, left : left + w], (width, height), interpolation=method)
+        cut = scene[top : top + h, left : left + w]
+        view = np.asarray(cv2.resize(cut, (width, height), interpolation=method), np.float32)
     return np.ascontiguousarray(view[:, ::-1]) if rng.random() < 0.5 else view
 
 
@@ -69,13 +71,14 @@ def exposure_for(scene: Float32, clipped_share: float) -> float:
 class ResponseCurve:
     """A camera's response: light in [0, 1] to code values in [0, 1], rising, f(0) = 0 and f(1) = 1.
 
-    codes: (1025,) response at light (i / 1024)^3.
+    codes: (4097,) response at light (i / 4096)^2.
     """
 
     codes: Float64
 
     def __call__(self, light: Float32) -> Float32:
-        return np.interp(light, _LIGHT, self.codes).astype(np.float32)
+        index = np.rint(np.sqrt(light) * np.float32(_STEPS)).astype(np.int32)
+        return self.codes.astype(np.float32)[index]
 
     def inverse(self, codes: Float32) -> Float32:
         """Code values in [0, 1] to light in [0, 1]."""
@@ -129,7 +132,9 @@ def photograph(light: Float32, curve: ResponseCurve, kind: Kind, rng: np.random.
     sharpened, and coded as JPEG of quality 60 to 100.
     """
     if kind != "clean":
-        light = light + sensor_noise(light, shot=_log_uniform(rng, 2e-5, 2e-3), read=_log_uniform(rng, 1e-4, 4e-3), rng=rng)
+        light = light + sensor_noise(
+            light, shot=_log_uniform(rng, 2e-5, 2e-3), read=_log_uniform(rng, 1e-4, 4e-3), rng=rng
+        )
     codes = curve(np.clip(light, 0, 1))
     if kind == "phone":
         codes = _denoise_and_sharpen(codes, rng)
@@ -158,9 +163,8 @@ def _denoise_and_sharpen(codes: Float32, rng: np.random.Generator) -> Float32:
 
 
 def _jpeg(picture: np.ndarray, quality: int) -> np.ndarray:
-    flags = [cv2.IMWRITE_JPEG_QUALITY, quality]
-    _, data = cv2.imencode(".jpg", picture[:, :, ::-1], flags)
-    return np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[:, :, ::-1])
+    _, data = cv2.imencode(".jpg", picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return np.ascontiguousarray(np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))[:, :, ::-1])
 
 
 def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
@@ -204,8 +208,8 @@ def random_sensor(rng: np.random.Generator, *, bits: int | None = None) -> Senso
         matrix=matrix,
         black=float(rng.choice([0, 16, 64]) * 2 ** (depth - 10)),
         bits=depth,
-        shot=_log_uniform(rng, 1e-4, 4e-3),
-        read=_log_uniform(rng, 3e-4, 4e-3),
+        shot=_log_uniform(rng, 3e-5, 3e-3),
+        read=_log_uniform(rng, 1.5e-4, 3e-3),
     )
 
 

@@ -65,4 +65,4 @@ class NetSpec:
     reference: str = ""
     importers: Mapping[str, Importer] = field(default_factory=dict)
     deviations: tuple[str, ...] = ()
-    tiny: Mapping[str, int] = field(default_factory=dict)
+    tiny: Mapping[str, Any] = field(default_factory=dict)

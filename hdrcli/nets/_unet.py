@@ -1,0 +1,67 @@
+"""The small U-Net under this project's own networks.
+
+Ronneberger, Fischer, Brox, "U-Net", MICCAI 2015; with residual blocks and skips that are added, not concatenated.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Residual(nn.Module):
+    """x + conv(relu(conv(x))), both 3x3; with `norm`, each convolution is followed by batch normalisation."""
+
+    def __init__(self, width: int, *, norm: bool) -> None:
+        super().__init__()
+        self.first = conv(width, width, norm=norm)
+        self.second = conv(width, width, norm=norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = F.relu(x + self.second(F.relu(self.first(x))))
+        return out
+
+
+class UNet(nn.Module):
+    """(N, inputs, H, W) to (N, widths[0], H, W); H and W are multiples of 2^(len(widths) - 1).
+
+    A vector of `summary` numbers per picture may be added at the bottom, where the field of view is widest.
+    """
+
+    def __init__(self, inputs: int, widths: Sequence[int], *, norm: bool = False, summary: int = 0) -> None:
+        super().__init__()
+        steps = list(pairwise(widths))
+        self.enter = conv(inputs, widths[0], norm=norm)
+        self.encode = nn.ModuleList(Residual(width, norm=norm) for width in widths)
+        self.down = nn.ModuleList(nn.Conv2d(above, below, 2, stride=2) for above, below in steps)
+        self.up = nn.ModuleList(nn.Conv2d(below, above, 1) for above, below in steps)
+        self.decode = nn.ModuleList(Residual(width, norm=norm) for width in widths[:-1])
+        self.summary = nn.Linear(summary, widths[-1]) if summary else None
+
+    def forward(self, x: Tensor, summary: Tensor | None = None) -> Tensor:
+        x = F.relu(self.enter(x))
+        skips = []
+        for block, down in zip(self.encode, self.down, strict=False):
+            x = block(x)
+            skips.append(x)
+            x = down(x)
+        if self.summary is not None and summary is not None:
+            x = x + self.summary(summary)[:, :, None, None]
+        x = self.encode[-1](x)
+        for block, up in zip(reversed(self.decode), reversed(self.up), strict=True):
+            x = block(skips.pop() + F.interpolate(up(x), scale_factor=2.0, mode="nearest"))
+        return x
+
+
+def reach(levels: int) -> int:
+    """How far an output pixel of a `UNet` with that many levels sees, in its input pixels."""
+    bottom: int = 2 ** (levels - 1)
+    at_level: int = sum(4 * 2**level for level in range(levels - 1))  # two residual blocks of two 3x3 convolutions
+    return 1 + at_level + 3 * bottom - 1  # entry, blocks, bottom block, the 2x2 lattices
+
+
+def conv(inputs: int, outputs: int, *, norm: bool) -> nn.Module:
+    """A zero-padded 3x3 convolution, with batch normalisation in place of its bias if `norm`."""
+    layer = nn.Conv2d(inputs, outputs, 3, padding=1, bias=not norm)
+    return nn.Sequential(layer, nn.BatchNorm2d(outputs)) if norm else layer

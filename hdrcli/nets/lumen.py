@@ -1,0 +1,148 @@
+"""lumen: our own small network for `expand`: one response curve per picture, and light added only where it is clipped.
+
+The curve is guessed from statistics of the whole picture (the idea of SingleHDR, Liu et al. 2020, and of "Radiometric
+calibration from a single image", Lin et al. 2004): histograms of colour, of gradients and of second differences by
+brightness. A U-Net then adds light in the channels that are clipped and leaves every other number alone.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hdrcli.nets._unet import UNet, reach
+from hdrcli.network import Context, NetSpec, Network
+from hdrcli.tiling import Tiling
+
+COEFFICIENTS = 11  # of the response curve
+SUMMARY = 64
+_LEVELS, _TONES, _SATURATIONS, _BRIGHTNESSES = 32, 8, 8, 8
+_STEPS = (0.5, 1.5, 2.5, 3.5, 4.5, 6.5, 9.5, 13.5, 19.5, 28.5, 40.5, 60.5, 90.5, 140.5)  # code values of 255
+COLOUR_FEATURES = 5 * _LEVELS + _TONES * _SATURATIONS
+DETAIL_FEATURES = _BRIGHTNESSES * (len(_STEPS) + 1)
+FEATURES = COLOUR_FEATURES + 2 * DETAIL_FEATURES
+_STUDIED = 512 * 384  # pixels of the picture whose statistics are taken; larger pictures are averaged down to it
+
+
+class Lumen(Network):
+    """(N, 3, H, W) sRGB-like code values in [0, 1] to linear RGB, 1.0 where the camera clips."""
+
+    curve_mean: Tensor
+    curve_basis: Tensor
+    feature_mean: Tensor
+    feature_scale: Tensor
+
+    def __init__(self, widths: Sequence[int] = (24, 40, 64, 96, 128), hidden: int = 256) -> None:
+        super().__init__()
+        lattice = 2 ** len(widths)  # the U-Net works at half resolution
+        self.tiling = Tiling(multiple_of=lattice, halo=2 * reach(len(widths)) + 3, tile=1024, minimum=lattice)
+        self.estimator = CurveEstimator(hidden)
+        self.summary = nn.Linear(FEATURES, SUMMARY)
+        self.unet = UNet(4 * 9, widths, norm=True, summary=SUMMARY)
+        self.head = nn.Conv2d(widths[0], 12, 3, padding=1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.constant_(self.head.bias, -1.0)  # type: ignore[arg-type]
+        self.register_buffer("curve_mean", torch.zeros(255))
+        self.register_buffer("curve_basis", torch.zeros(COEFFICIENTS, 255))
+        self.register_buffer("feature_mean", torch.zeros(FEATURES))
+        self.register_buffer("feature_scale", torch.ones(FEATURES))
+
+    def prepare(self, image: Tensor) -> Context:
+        seen = self.normalise(features(image))
+        return {"curve": self.curve(self.estimator(seen)), "summary": torch.tanh(self.summary(seen))}
+
+    def normalise(self, found: Tensor) -> Tensor:
+        """Raw statistics, (N, 464), to zero mean and unit variance over the training pictures."""
+        return (found - self.feature_mean) / self.feature_scale
+
+    def curve(self, coefficients: Tensor) -> Tensor:
+        """(N, 11) coefficients to (N, 256) light at each 8-bit code: always rising, from 0 to 1."""
+        steps = torch.softmax(self.curve_mean + coefficients.float() @ self.curve_basis, dim=1)
+        return F.pad(torch.cumsum(steps, dim=1), (1, 0))
+
+    def forward(self, tile: Tensor, context: Context) -> Tensor:
+        linear = linearise(tile, context["curve"])
+        clipped = ((255 * tile - 249.5) / 5).clamp(0, 1)
+        if not bool(clipped.any()):
+            return linear
+        return self.add_light(tile, linear, clipped, context["summary"])
+
+    def add_light(self, tile: Tensor, linear: Tensor, clipped: Tensor, summary: Tensor) -> Tensor:
+        """Raises the clipped channels; `clipped` is their share of clipping, (N, 3, H, W) in [0, 1]."""
+        seen = torch.cat([tile, torch.log2(linear + 1 / 64) / 6, clipped], dim=1)
+        bottom = self.unet(F.pixel_unshuffle(seen, 2), summary)
+        gain = F.softplus(F.pixel_shuffle(self.head(bottom), 2).float())
+        return linear * torch.exp(clipped * gain.clamp(max=12))
+
+
+class CurveEstimator(nn.Module):
+    """Normalised statistics of whole pictures, (N, 464), to (N, 11) coefficients of their response curves."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        sizes = (FEATURES, hidden, hidden, hidden)
+        layers = [nn.Sequential(nn.Linear(a, b), nn.ReLU()) for a, b in pairwise(sizes)]
+        self.layers = nn.Sequential(*layers, nn.Linear(hidden, COEFFICIENTS))
+
+    def forward(self, found: Tensor) -> Tensor:
+        coefficients: Tensor = self.layers(found)
+        return coefficients
+
+
+def linearise(image: Tensor, curve: Tensor) -> Tensor:
+    """Looks code values in [0, 1], (N, 3, H, W), up in (N or 1, 256) curves, with linear interpolation."""
+    position = image * 255
+    below = position.floor().clamp(0, 254)
+    index = below.long().flatten(1)
+    table = curve.expand(len(image), -1)
+    low, high = (torch.gather(table, 1, index + step).view_as(image) for step in (0, 1))
+    return low + (high - low) * (position - below)
+
+
+def features(image: Tensor) -> Tensor:
+    """Statistics of one whole picture, (1, 3, H, W) code values in [0, 1]; returns (1, 464).
+
+    Square roots of histograms: R, G, B, largest and smallest channel (32 bins each); brightness by saturation (8 x 8);
+    first and second differences along every other row, each by brightness (8 x 15). Large pictures are averaged down
+    first, so that the statistics of one subject do not depend on the resolution.
+    """
+    factor = max(1, round((image.shape[2] * image.shape[3] / _STUDIED) ** 0.5))
+    codes = F.avg_pool2d(image, min(factor, *image.shape[2:]))[0] * 255
+    largest, smallest = codes.amax(dim=0), codes.amin(dim=0)
+    saturation = (largest - smallest) / largest.clamp(min=1)
+    channels = torch.cat([codes, largest[None], smallest[None]])
+    plain = [_histogram(channel / 256 * _LEVELS, _LEVELS) for channel in channels]
+    joint = (largest / 256 * _TONES).int() * _SATURATIONS + (saturation * _SATURATIONS).int().clamp(
+        max=_SATURATIONS - 1
+    )
+    tones = _histogram(joint, _TONES * _SATURATIONS)
+    first = _detail(codes[:, ::2], codes.diff(dim=2)[:, ::2])
+    second = _detail(codes[:, ::2], codes.diff(n=2, dim=2)[:, ::2])
+    return torch.cat([*plain, tones, first, second])[None]
+
+
+def _histogram(bins: Tensor, count: int) -> Tensor:
+    counts = torch.bincount(bins.int().flatten().clamp(0, count - 1), minlength=count)
+    return (counts / max(bins.numel(), 1)).sqrt()
+
+
+def _detail(codes: Tensor, differences: Tensor) -> Tensor:
+    """How large differences along rows are at each brightness, as roots of one histogram for each brightness."""
+    brightness = (codes[:, :, : differences.shape[2]] / 256 * _BRIGHTNESSES).int()
+    steps = torch.tensor(_STEPS, device=codes.device)
+    bins = len(_STEPS) + 1
+    cell = brightness * bins + torch.bucketize(differences.abs(), steps, out_int32=True)
+    counts = torch.bincount(cell.flatten().clamp(0, _BRIGHTNESSES * bins - 1), minlength=_BRIGHTNESSES * bins)
+    table = counts.view(_BRIGHTNESSES, bins)
+    return (table / table.sum(dim=1, keepdim=True).clamp(min=50)).sqrt().flatten()
+
+
+SPEC = NetSpec(
+    paper="our own; curve from picture statistics after Lin et al., CVPR 2004, and Liu et al., CVPR 2020",
+    task="expand",
+    gives="linear",
+    build=Lumen,
+    tiny={"widths": (8, 12, 16), "hidden": 16},
+)

@@ -1,0 +1,120 @@
+"""lumenraw: our own small network for `develop`, from a canonical mosaic to a clean linear picture.
+
+A U-Net on the packed mosaic predicts what a plain bilinear demosaic gets wrong: noise, colour noise above all, and the
+detail between the Bayer sites. Light is coded by asinh, so that shadows, where the finished look is decided, count as
+much as highlights. A noise model fitted to the whole picture tells the network what to trust. The finished look is
+made from the linear result by a classical operator (`hdrcli.tonemap`).
+
+Noise estimate: Immerkaer, "Fast noise variance estimation", CVIU 64, 1996, per block, in the quietest blocks of each
+brightness; fitted by variance = a light + b.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hdrcli.nets._unet import UNet, reach
+from hdrcli.network import Context, NetSpec, Network
+from hdrcli.tiling import Tiling
+
+_IMMERKAER = ((1.0, -2.0, 1.0), (-2.0, 4.0, -2.0), (1.0, -2.0, 1.0))
+_BLOCK = 8  # packed pixels
+_BINS = 12  # of brightness
+_QUIET = 0.3  # quantile of the blocks of one brightness that is taken for noise alone
+_BLUE, _GB, _RED, _GR = range(4)
+
+
+class LumenRaw(Network):
+    """(N, 4, h, w) canonical planes B, Gb, R, Gr to (N, 3, 2h, 2w) linear BT.709 RGB, mid-grey at 0.18."""
+
+    def __init__(self, widths: Sequence[int] = (32, 48, 96, 128, 160)) -> None:
+        super().__init__()
+        lattice = 2 ** (len(widths) - 1)
+        self.tiling = Tiling(multiple_of=lattice, halo=reach(len(widths)) + 1, scale=2, tile=768, minimum=lattice)
+        self.unet = UNet(4 + 3, widths)
+        self.head = nn.Conv2d(widths[0], 12, 3, padding=1)
+        for parameter in self.head.parameters():
+            nn.init.zeros_(parameter)
+
+    def prepare(self, image: Tensor) -> Context:
+        return {"noise": noise_model(image)}
+
+    def forward(self, tile: Tensor, context: Context) -> Tensor:
+        seen = torch.cat([encode(tile), noise_map(tile, context["noise"])], dim=1)
+        correction = F.pixel_shuffle(self.head(self.unet(seen)), 2).float()
+        return decode(encode(demosaic(tile)) + correction)
+
+
+def encode(light: Tensor) -> Tensor:
+    """Linear light, negatives included, to asinh(20 x) / 4."""
+    return torch.asinh(20 * light) / 4
+
+
+def decode(code: Tensor) -> Tensor:
+    """The inverse of `encode`; codes are limited to those of light below about 1000."""
+    return torch.sinh(4 * code.clamp(-2.65, 2.65)) / 20
+
+
+def demosaic(planes: Tensor) -> Tensor:
+    """Bilinear interpolation of (N, 4, h, w) planes B, Gb, R, Gr to (N, 3, 2h, 2w) RGB."""
+    zero = torch.zeros_like(planes[:, _BLUE])
+    red = torch.stack([planes[:, _RED], zero, zero, zero], dim=1)
+    green = torch.stack([zero, planes[:, _GR], planes[:, _GB], zero], dim=1)
+    blue = torch.stack([zero, zero, zero, planes[:, _BLUE]], dim=1)
+    sparse = torch.cat([F.pixel_shuffle(channel, 2) for channel in (red, green, blue)], dim=1)
+    cross = torch.tensor([[0.0, 1.0, 0.0], [1.0, 4.0, 1.0], [0.0, 1.0, 0.0]]) / 4
+    square = torch.tensor([[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]]) / 4
+    kernels = torch.stack([square, cross, square])[:, None].to(planes)
+    return F.conv2d(F.pad(sparse, (1, 1, 1, 1), mode="reflect"), kernels, groups=3)
+
+
+def noise_model(planes: Tensor) -> Tensor:
+    """Fits variance = a light + b to the red, green and blue planes of whole pictures.
+
+    planes: (N, 4, h, w) linear. Returns (N, 3, 2): a and b of each colour, both at least 1e-9.
+    """
+    colours = planes[:, [_RED, _GR, _BLUE]].float()
+    kernel = torch.tensor(_IMMERKAER, device=planes.device).expand(3, 1, 3, 3)
+    edges = F.conv2d(colours, kernel, groups=3).abs() * ((torch.pi / 2) ** 0.5 / 6)
+    block = min(_BLOCK, *edges.shape[2:]) if min(edges.shape[2:]) > 0 else 1
+    deviation = F.avg_pool2d(edges, block).flatten(2)
+    light = F.avg_pool2d(colours[:, :, 1:-1, 1:-1], block).flatten(2).clamp(min=0)
+    fits = [
+        torch.stack([_fit(x, s) for x, s in zip(*pair, strict=True)]) for pair in zip(light, deviation, strict=True)
+    ]
+    return torch.stack(fits)
+
+
+def _fit(light: Tensor, deviation: Tensor) -> Tensor:
+    """Weighted least squares for (a, b) over brightness bins of equal population; (M,), (M,) to (2,)."""
+    order = torch.argsort(light)
+    groups = [group for group in torch.tensor_split(order, _BINS) if group.numel()]
+    x = torch.stack([light[group].mean() for group in groups])
+    y = torch.stack([torch.quantile(deviation[group], _QUIET) for group in groups]).square().clamp(min=1e-10)
+    rows = torch.stack([x, torch.ones_like(x)], dim=1) / y[:, None]
+    gram = rows.T @ rows + 1e-6 * torch.eye(2, device=x.device)
+    a, b = torch.linalg.solve(gram, rows.T @ torch.ones_like(y))
+    if a <= 0:
+        a, b = torch.zeros_like(a), y.mean()
+    elif b <= 0:
+        a, b = (rows[:, 0].sum() / rows[:, 0].square().sum()), torch.zeros_like(b)
+    return torch.stack([a, b]).clamp(min=1e-9)
+
+
+def noise_map(planes: Tensor, noise: Tensor) -> Tensor:
+    """The expected noise of each packed pixel in the code domain, on a logarithmic scale; (N, 3, h, w)."""
+    light = torch.stack([planes[:, _RED], (planes[:, _GB] + planes[:, _GR]) / 2, planes[:, _BLUE]], dim=1)
+    light = F.avg_pool2d(F.pad(light, (1, 1, 1, 1), mode="replicate"), 3, stride=1).clamp(min=0)
+    sigma = torch.sqrt(noise[:, :, 0, None, None] * light + noise[:, :, 1, None, None])
+    return torch.log2(sigma * 5 / torch.sqrt(1 + (20 * light) ** 2) + 1e-4) / 8 + 0.75
+
+
+SPEC = NetSpec(
+    paper="our own; U-Net after Ronneberger et al., MICCAI 2015",
+    task="develop",
+    gives="linear",
+    build=LumenRaw,
+    tiny={"widths": (8, 12, 16)},
+)

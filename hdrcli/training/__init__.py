@@ -1,0 +1,1 @@
+"""Training of this project's own networks: one data pool, one loop, one file of losses and samples per network."""

@@ -1,0 +1,275 @@
+"""Training of `lumen`: simulated 8-bit photographs of HDR scenes; first the curve estimator, then the added light."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hdrcli import camera
+from hdrcli.color import Float32, srgb_decode
+from hdrcli.metrics import pu
+from hdrcli.nets import lumen
+from hdrcli.nets.lumen import Lumen
+from hdrcli.network import StateDict
+from hdrcli.training import loop, pool
+
+logger = logging.getLogger(__name__)
+
+PIXELS = 512  # per photograph, kept for the estimator's loss
+PATCH, BATCH = 192, 8
+_FLATTEST = 1e-4  # of a curve's mean step: keeps the logarithm of a flat stretch finite
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """One simulated photograph. codes: (384, 512, 3) uint8. light: the exposed scene, float16, 1.0 where it clips."""
+
+    codes: np.ndarray
+    light: np.ndarray
+    curve: Float32  # (256,) light at each code
+    found: Float32  # (464,) statistics
+
+
+def fit(data: Path, checkpoint: Path, plan: loop.Plan, seed: int, count: int) -> tuple[StateDict, loop.Scores]:
+    """Trains on the scenes of data/train, validates on those of data/val; returns the best weights and their scores.
+
+    count: simulated photographs, a third of them kept whole for the second stage.
+    """
+    rng = np.random.default_rng(seed)
+    scenes = pool.read_scenes(data / "train")
+    sources = pool.views(scenes, 12, seed) + pool.windows(scenes, 4, seed + 1)
+    network = Lumen().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    set_curves(network, np.stack([curve_table(camera.random_curve(rng)) for _ in range(20000)]))
+    held_out = validation(pool.read_scenes(data / "val"))
+
+    endless = pool.shuffled(sources, rng)
+    kept: list[Shot] = []
+    rows: list[tuple[Float32, Float32, np.ndarray, Float32]] = []
+    for index in range(count):
+        shot = shoot(next(endless), rng, camera.KINDS[rng.choice(3, p=[0.3, 0.35, 0.35])])
+        rows.append((shot.found, shot.curve, *_pixels(shot, rng)))
+        if index % 3 == 0:
+            kept.append(shot)
+        if (index + 1) % 1000 == 0:
+            logger.info("%d photographs", index + 1)
+    errors = fit_estimator(network, rows, seed)
+    scores = score(network, held_out)
+    logger.info("estimator alone: %s", scores)
+
+    for parameter in network.estimator.parameters():
+        parameter.requires_grad_(False)
+    batches = _batches(network, kept, errors, rng)
+    return loop.train(network, batches, loss, lambda net: score(net, held_out), "error", plan, checkpoint)
+
+
+def shoot(
+    scene: Float32, rng: np.random.Generator, kind: camera.Kind, shares: tuple[float, float] = (0.01, 0.2)
+) -> Shot:
+    """Photographs a scene with a random response curve, exposed so that a random share of it clips."""
+    if rng.random() < 0.5:
+        scene = scene[:, ::-1]
+    scene = scene * np.exp(rng.normal(0, 0.06, 3)).astype(np.float32)
+    share = float(np.exp(rng.uniform(np.log(shares[0]), np.log(shares[1]))))
+    light = scene * np.float32(camera.exposure_for(scene, share))
+    curve = camera.random_curve(rng)
+    codes = camera.photograph(light, curve, kind, rng)
+    found = lumen.features(tensor(codes))[0].numpy()
+    return Shot(codes, np.minimum(light, 60000).astype(np.float16), curve_table(curve), found)
+
+
+def tensor(codes: np.ndarray) -> Tensor:
+    """(H, W, 3) uint8 to (1, 3, H, W) in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(codes)).permute(2, 0, 1)[None].float() / 255
+
+
+def curve_table(curve: camera.ResponseCurve) -> Float32:
+    """Light at each of the 256 codes."""
+    return curve.inverse(np.linspace(0, 1, 256, dtype=np.float32))
+
+
+def log_steps(tables: Float32) -> Float32:
+    """(M, 256) curves to the logarithms of their 255 steps, floored where a curve is flat."""
+    return np.log(np.maximum(np.diff(tables, axis=1), _FLATTEST / 255)).astype(np.float32)
+
+
+def set_curves(network: Lumen, tables: Float32) -> None:
+    """Fits the network's curve basis to (M, 256) curves: principal components of their log steps."""
+    steps = log_steps(tables)
+    mean = steps.mean(axis=0)
+    _, sizes, axes = np.linalg.svd(steps - mean, full_matrices=False)
+    scale = sizes[: lumen.COEFFICIENTS, None] / np.sqrt(len(steps))
+    network.curve_mean.copy_(torch.from_numpy(mean))
+    network.curve_basis.copy_(torch.from_numpy(axes[: lumen.COEFFICIENTS] * scale))
+
+
+def coefficients(network: Lumen, tables: Float32) -> Tensor:
+    """The (M, 11) coefficients of (M, 256) curves in the network's basis."""
+    centred = torch.from_numpy(log_steps(tables)) - network.curve_mean
+    centred = centred - centred.mean(dim=1, keepdim=True)
+    solution: Tensor = torch.linalg.lstsq(network.curve_basis.T, centred.T).solution
+    return solution.T
+
+
+def _pixels(shot: Shot, rng: np.random.Generator) -> tuple[np.ndarray, Float32]:
+    """Random unclipped pixels: their codes (512, 3) uint8 and their light, float16."""
+    codes, light = shot.codes.reshape(-1, 3), shot.light.reshape(-1, 3)
+    unclipped = np.flatnonzero(codes.max(axis=1) < 250)
+    index = rng.choice(unclipped, PIXELS)
+    return codes[index], light[index]
+
+
+# ------------------------------------------------------------------------------------------ the curve estimator
+
+
+def fit_estimator(
+    network: Lumen, rows: list[tuple[Float32, Float32, np.ndarray, Float32]], seed: int, epochs: int = 60
+) -> Tensor:
+    """Trains the estimator on rows of (statistics, curve, codes, light); returns (M, 11) errors on held-out rows."""
+    found, tables, codes, light = (torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True))
+    network.feature_mean.copy_(found.mean(dim=0))
+    network.feature_scale.copy_(found.std(dim=0) + 0.02)
+    inputs, truth = network.normalise(found), coefficients(network, tables.numpy())
+    held = torch.arange(len(rows)) % 10 == 0
+    train_index = torch.nonzero(~held)[:, 0]
+    estimator = network.estimator
+    optimizer = torch.optim.AdamW(estimator.parameters(), lr=1e-3, weight_decay=0.03)
+    batch = 128
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * (len(train_index) // batch))
+    generator = torch.Generator().manual_seed(seed)
+    for epoch in range(epochs):
+        order = train_index[torch.randperm(len(train_index), generator=generator)]
+        for start in range(0, len(order) - batch + 1, batch):
+            index = order[start : start + batch]
+            guess = estimator(_drop_groups(inputs[index], generator))
+            value = _curve_loss(network.curve(guess), tables[index], codes[index], light[index].float(), guess)
+            optimizer.zero_grad()
+            value.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+        if epoch % 10 == 9:
+            with torch.no_grad():
+                guess = estimator(inputs[held])
+                held_loss = _curve_loss(network.curve(guess), tables[held], codes[held], light[held].float(), guess)
+            logger.info("estimator epoch %d: training %.4f, held out %.4f", epoch + 1, value.item(), held_loss.item())
+    with torch.no_grad():
+        errors: Tensor = estimator(inputs[held]) - truth[held]
+    return errors
+
+
+def _drop_groups(inputs: Tensor, generator: torch.Generator) -> Tensor:
+    """Hides gradients or second differences of some pictures, so that no picture hangs on its noise alone."""
+    keep = (torch.rand(len(inputs), 2, generator=generator) > 0.15).float()
+    colour = torch.ones(len(inputs), lumen.COLOUR_FEATURES)
+    detail = keep.repeat_interleave(lumen.DETAIL_FEATURES, dim=1)
+    return inputs * torch.cat([colour, detail], dim=1)
+
+
+def _curve_loss(curve: Tensor, truth: Tensor, codes: Tensor, light: Tensor, guess: Tensor) -> Tensor:
+    """log(MSE in PU units + 4) after one robust gain, 2 L1 of the curves, and a small pull to the mean curve."""
+    linear = torch.gather(curve, 1, codes.long().flatten(1)).view_as(light)
+    ratio = torch.log((light.sum(dim=2) + 1e-5) / (linear.sum(dim=2) + 1e-5))
+    gain = torch.exp(ratio.median(dim=1).values)[:, None, None]
+    error = (pu21(linear * gain) - pu21(light)).square().mean(dim=(1, 2))
+    return torch.log(error + 4).mean() + 2 * (curve - truth).abs().mean() + 0.002 * guess.square().mean()
+
+
+def pu21(linear: Tensor) -> Tensor:
+    """`hdrcli.metrics.pu.pu21` of relative light for tensors, without its upper clamp."""
+    p = pu._P
+    light = (pu.WHITE * linear).clamp(min=0.005) ** p[3]
+    return p[6] * (((p[0] + p[1] * light) / (1 + p[2] * light)) ** p[4] - p[5])
+
+
+# --------------------------------------------------------------------------------------------- the added light
+
+
+def _batches(network: Lumen, shots: list[Shot], errors: Tensor, rng: np.random.Generator) -> Iterator[loop.Batch]:
+    """Patches of photographs, linearised by their true curve with errors like the estimator's own."""
+    truth = coefficients(network, np.stack([shot.curve for shot in shots]))
+    while True:
+        codes: list[Tensor] = []
+        light, curves, found = [], [], []
+        while len(codes) < BATCH:
+            index = int(rng.integers(len(shots)))
+            top, left = (int(rng.integers(0, (size - PATCH) // 8 + 1)) * 8 for size in shots[index].codes.shape[:2])
+            patch = shots[index].codes[top : top + PATCH, left : left + PATCH]
+            if (patch.max(axis=2) >= 250).mean() < 0.02:
+                continue
+            error = errors[int(rng.integers(len(errors)))] * float(rng.random() < 0.8)
+            with torch.no_grad():
+                curves.append(network.curve((truth[index] + error)[None])[0])
+            codes.append(torch.from_numpy(patch))
+            light.append(torch.from_numpy(shots[index].light[top : top + PATCH, left : left + PATCH]))
+            found.append(torch.from_numpy(shots[index].found))
+        yield {
+            "codes": torch.stack(codes).permute(0, 3, 1, 2).float() / 255,
+            "light": torch.stack(light).permute(0, 3, 1, 2).float(),
+            "curve": torch.stack(curves),
+            "found": torch.stack(found),
+        }
+
+
+def loss(network: nn.Module, batch: loop.Batch) -> Tensor:
+    """Per picture, over clipped pixels: RMS in PU units, RMS of log2 luminance, and the gradient of the log error."""
+    assert isinstance(network, Lumen)
+    tile, light = batch["codes"], batch["light"]
+    linear = lumen.linearise(tile, batch["curve"])
+    clipped = ((255 * tile - 249.5) / 5).clamp(0, 1)
+    summary = torch.tanh(network.summary(network.normalise(batch["found"])))
+    output = network.add_light(tile, linear, clipped, summary)
+    where = (tile.amax(dim=1, keepdim=True) >= 250 / 255).float()
+    count = where.sum(dim=(1, 2, 3)).clamp(min=1)
+    units = ((pu21(output) - pu21(light)) / 30).square().mean(dim=1, keepdim=True)
+    weights = torch.tensor([0.2126, 0.7152, 0.0722]).view(1, 3, 1, 1)
+    ratio = torch.log2(
+        ((output * weights).sum(dim=1, keepdim=True) + 1e-3) / ((light * weights).sum(dim=1, keepdim=True) + 1e-3)
+    )
+    inside_x, inside_y = where[..., 1:] * where[..., :-1], where[..., 1:, :] * where[..., :-1, :]
+    slopes = (ratio.diff(dim=3).abs() * inside_x).sum(dim=(1, 2, 3)) + (ratio.diff(dim=2).abs() * inside_y).sum(
+        dim=(1, 2, 3)
+    )
+    rms = [torch.sqrt((value * where).sum(dim=(1, 2, 3)) / count + 1e-6) for value in (units, ratio.square())]
+    return (rms[0] + rms[1] + 0.3 * slopes / count).mean()
+
+
+# ------------------------------------------------------------------------------------------------- validation
+
+
+def validation(scenes: list[pool.Scene]) -> list[tuple[Tensor, Float32, np.ndarray]]:
+    """Each held-out scene in all three kinds: the picture as a tensor, its light, and where it is clipped."""
+    rng = np.random.default_rng(2024)
+    shots = []
+    for view in pool.views(scenes, 1, 7):
+        for kind in camera.KINDS:
+            shot = shoot(view.astype(np.float32), rng, kind, (0.03, 0.15))
+            shots.append((tensor(shot.codes), shot.light.astype(np.float32), shot.codes.max(axis=2) >= 250))
+    return shots
+
+
+def score(network: nn.Module, held_out: list[tuple[Tensor, Float32, np.ndarray]]) -> loop.Scores:
+    """Mean scores over the kinds, beside those of the pictures as they came; `error` falls as they get better."""
+    rows, plain = [], []
+    for image, light, clipped in held_out:
+        with torch.inference_mode():
+            output = network.whole(image)[0].permute(1, 2, 0).numpy()  # type: ignore[operator]
+        rows.append(judge(output, light, clipped))
+        plain.append(judge(srgb_decode(image[0].permute(1, 2, 0).numpy()), light, clipped))
+    mean, before = np.mean(rows, axis=0), np.mean(plain, axis=0)
+    kinds = [f"{np.mean([row[0] for row in rows[k::3]]):.2f}" for k in range(3)]
+    logger.info("pu_psnr by kind %s; unprocessed %s", " ".join(kinds), np.round(before, 2))
+    return {
+        "pu_psnr": float(mean[0]),
+        "pu_psnr_clip": float(mean[1]),
+        "stops_clip": float(mean[2]),
+        "error": float(mean[2] * 10 - mean[1]),
+    }
+
+
+def judge(output: Float32, light: Float32, clipped: np.ndarray) -> tuple[float, float, float]:
+    """PU21 PSNR over all and over clipped pixels, and RMS stops over clipped ones, after one gain."""
+    aligned = np.float32(pu.gain(output, light, ~clipped)) * output
+    return pu.pu_psnr(aligned, light), pu.pu_psnr(aligned, light, clipped), pu.stops(aligned, light, clipped)

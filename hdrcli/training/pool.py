@@ -1,0 +1,72 @@
+"""Views of HDR scenes, rendered once and kept in memory as half floats."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hdrcli import camera, codecs
+from hdrcli.color import Float32
+from hdrcli.errors import ReadError
+from hdrcli.image import Transfer
+
+Float16 = NDArray[np.float16]
+
+WIDTH, HEIGHT = 512, 384
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """One HDR scene: its name, (H, W, 3) linear pixels, and whether it is nothing but sky."""
+
+    name: str
+    pixels: Float32
+    sky: bool
+
+
+def read_scenes(folder: Path) -> list[Scene]:
+    """All OpenEXR and Radiance pictures of a folder, sorted by name. ReadError where there is none."""
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".exr", ".hdr"))
+    if not files:
+        raise ReadError(f"{folder} holds no HDR picture", hint="give a folder of .exr or .hdr files")
+    images = [(path, codecs.read(path).require(Transfer.LINEAR, "training")) for path in files]
+    return [Scene(path.stem, np.maximum(pixels, 0), "puresky" in path.stem) for path, pixels in images]
+
+
+def views(scenes: list[Scene], per_scene: int, seed: int) -> list[Float16]:
+    """Random views of all scenes, (384, 512, 3) each; a sky, which looks like every other sky, gives only one."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for scene in scenes:
+        for _ in range(1 if scene.sky else per_scene):
+            found.append(usable(camera.random_view(scene.pixels, rng, width=WIDTH, height=HEIGHT)))
+    return found
+
+
+def windows(scenes: list[Scene], per_scene: int, seed: int) -> list[Float16]:
+    """Random (384, 512, 3) cut-outs of the scenes as they are: sharper than any projected view."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for scene in scenes:
+        rows, columns = scene.pixels.shape[:2]
+        if scene.sky or rows < HEIGHT or columns < WIDTH:
+            continue
+        for _ in range(per_scene):
+            top, left = rng.integers(0, rows - HEIGHT + 1), rng.integers(0, columns - WIDTH + 1)
+            found.append(usable(scene.pixels[top : top + HEIGHT, left : left + WIDTH]))
+    return found
+
+
+def usable(view: Float32) -> Float16:
+    """The view scaled to a median luminance of 0.18 and kept as half floats without infinities."""
+    scaled = view * np.float32(0.18 / max(float(np.median(view)), 1e-6))
+    return np.asarray(np.clip(scaled, 0, 60000), np.float16)
+
+
+def shuffled(items: list[Float16], rng: np.random.Generator) -> Iterator[Float32]:
+    """The items again and again, in a new order each time, as float32."""
+    while True:
+        for index in rng.permutation(len(items)):
+            yield items[index].astype(np.float32)
