@@ -21,9 +21,7 @@ from hdrcli import nets
 from hdrcli.cards import (
     SUFFIX,
     Card,
-    cards,
     check_name,
-    default_model,
     digest,
     find,
     known,
@@ -38,21 +36,6 @@ from hdrcli.errors import HdrError, ReadError, UsageError, WeightsError
 from hdrcli.files import atomic_write
 from hdrcli.network import NetSpec, Network, StateDict
 from hdrcli.sample import deviation, measure
-
-__all__ = [
-    "Card",
-    "Model",
-    "Verification",
-    "cards",
-    "default_model",
-    "find",
-    "import_model",
-    "load",
-    "open_card",
-    "pull",
-    "save",
-    "verify",
-]
 
 _EXTRAS = ("emor",)  # settings that an importer may need and a network does not
 

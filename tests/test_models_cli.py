@@ -208,8 +208,8 @@ def test_pull_says_what_it_recorded(
     result = run("pull", "fhdr-b")
     assert result.stdout == ""
     assert f"no checksum of x.ckpt is known; the one received has SHA-256 {cards.digest(published)}" in result.stderr
-    assert f"fhdr-b is in {folder}" in result.stderr
-    assert "fhdr-b is already here and whole" in run("pull", "fhdr-b").stderr
+    assert f"fhdr-b is whole and in {folder}" in result.stderr
+    assert run("pull", "fhdr-b").stderr == f"fhdr-b is whole and in {folder}\n"
 
 
 def test_remove_deletes_own_models_only(tmp_path: Path, folder: Path) -> None:

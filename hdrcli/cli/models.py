@@ -1,6 +1,5 @@
 """`hdr models`: what there is, what is known of it, and how weights are got, checked and removed."""
 
-import json
 import sys
 import tomllib
 from pathlib import Path
@@ -9,11 +8,11 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
 from hdrcli import cards
 from hdrcli.cards import Card
+from hdrcli.cli import render
 from hdrcli.errors import UsageError, WeightsError
 
 app = typer.Typer(help="List, check, get and remove models.", no_args_is_help=True)
@@ -30,7 +29,7 @@ def list_models(
     """List all models, also those whose weights are still to be got."""
     found = cards.cards().values()
     if as_json:
-        typer.echo(json.dumps([_facts(card) for card in found], indent=2))
+        render.json_line([_facts(card) for card in found])
         return
     table = Table(Column("model", no_wrap=True), "task", "network", "weights", "licence", box=None, pad_edge=False)
     for card in found:
@@ -38,7 +37,7 @@ def list_models(
         table.add_row(*map(escape, (name, card.task, card.net, _whereabouts(card), card.licence)))
     _stdout().print(table)
     if not all(card.ready for card in found):
-        _say("hdr models show NAME tells how to get weights that are not here")
+        render.say("hdr models show NAME tells how to get weights that are not here")
 
 
 @app.command()
@@ -98,17 +97,19 @@ def verify(
 @app.command()
 def pull(name: Name) -> None:
     """Download the weights of a model and, where they are an author's own file, import them."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
     from hdrcli import zoo
 
     before = cards.lookup(name)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=_stderr(), transient=True) as bar:
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         row = bar.add_task(name, total=None)
         card = zoo.pull(name, progress=lambda done, total: bar.update(row, completed=done, total=total or None))
     for file, sha256 in card.published.items():
         if not before.published.get(file):
-            _say(f"no checksum of {file} is known; the one received has SHA-256 {sha256}, now kept in the card")
-    _say(f"{name} is in {card.folder}" if card != before else f"{name} is already here and whole")
+            render.say(f"no checksum of {file} is known; the one received has SHA-256 {sha256}, now kept in the card")
+    render.say(f"{name} is whole and in {card.folder}")
 
 
 @app.command("import")
@@ -131,21 +132,21 @@ def import_files(
     if emor:
         given["emor"] = emor
     card = zoo.import_model(net, files, name=name, licence=licence, settings=given, folder=cards.own_folders()[0])
-    _say(f"{name} is in {card.folder}")
+    render.say(f"{name} is in {card.folder}")
 
 
 @app.command()
 def remove(name: Name) -> None:
     """Delete a model of your own: its card and its weights. Models that came with hdrcli stay."""
     card = cards.remove(name)
-    _say(f"removed {name} from {card.folder}")
+    render.say(f"removed {name} from {card.folder}")
 
 
 @app.command()
 def path() -> None:
     """Print the folders in which models are looked for, first found first used; new ones go into the first."""
     for folder in cards.folders():
-        typer.echo(folder)
+        render.data(str(folder))
 
 
 def _facts(card: Card) -> dict[str, Any]:
@@ -187,14 +188,6 @@ def _setting(text: str) -> tuple[str, Any]:
         return key, value
 
 
-def _say(sentence: str) -> None:
-    _stderr().print(sentence, markup=False, highlight=False, soft_wrap=True)
-
-
 def _stdout() -> Console:
     """Tables fit the terminal; in a pipe or a file they are as wide as they need to be."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
-
-
-def _stderr() -> Console:
-    return Console(stderr=True)
