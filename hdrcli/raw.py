@@ -41,17 +41,17 @@ _SMALLEST_CROP = 0.55  # of a side; LibRaw's own limit for taking a crop serious
 def read(source: Path | bytes, *, name: str = "", balance: Balance = "camera", sensor: Feed = "canonical") -> Mosaic:
     """Reads a camera RAW file, or its bytes, as a Bayer mosaic with its levels, white balance and camera matrix.
 
-    name: what to call the input in messages, its path by default. balance: the camera's white balance, daylight or an
-    estimate from the picture; one that the file lacks is replaced, with a note. sensor: "native" also takes a
+    name: what to call the input in messages, its file name by default. balance: the camera's white balance, daylight
+    or an estimate from the picture; one that the file lacks is replaced, with a note. sensor: "native" also takes a
     single-channel PNG, as the Zurich RAW to RGB data set stores mosaics (RGGB, 10-bit scale). Sensors that are not
     Bayer ones are demosaiced by LibRaw and sampled again. Raises ReadError.
     """
     data = source if isinstance(source, bytes) else _bytes_of(source)
-    label = name or ("the input" if isinstance(source, bytes) else str(source))
+    label = name or ("-" if isinstance(source, bytes) else source.name)
     if not data:
         raise ReadError(f"{label} is empty", hint=RECOPY)
     mosaic = _from_png(data, label, sensor) if data.startswith(b"\x89PNG") else _from_libraw(data, label, balance)
-    return replace(mosaic, meta=replace(mosaic.meta, source="-" if isinstance(source, bytes) and not name else label))
+    return replace(mosaic, meta=replace(mosaic.meta, source=label))
 
 
 def _bytes_of(path: Path) -> bytes:
@@ -107,12 +107,12 @@ def _from_libraw(data: bytes, label: str, balance: Balance) -> Mosaic:
     notes: list[str] = []
     tiff = tiff_part(data)
     with opened(data, label) as raw:
-        orientation = _EXIF_ORIENTATION.get(raw.sizes.flip, 1)  # before rendering, which resets it
+        orientation = _EXIF_ORIENTATION.get(raw.sizes.flip, 1)
         multipliers = _multipliers(raw, balance, notes)
-        pattern = _bayer_pattern(raw)
-        frame = _recorded(raw, pattern) if pattern else _rendered(raw, multipliers)
         matrix = _matrix(raw, notes) if raw.num_colors == 3 else np.eye(3)
         exif = _exif(raw, tiff)
+        pattern = _bayer_pattern(raw)
+        frame = _recorded(raw, pattern) if pattern else _rendered(raw, multipliers)  # changes what LibRaw says
     frame = _without_missing_rows(frame, label, notes)
     if pattern:
         frame = _with_plausible_levels(frame, _ifd.read(tiff), notes)
@@ -147,9 +147,8 @@ def _bayer_pattern(raw: rawpy.RawPy) -> str:
     Fuji's diagonal Super CCD sensors have a 2x2 pattern too, but their picture area does not lie inside the frame.
     """
     sizes = raw.sizes
-    if raw.raw_type != rawpy.RawType.Flat or raw.raw_image_visible.shape != (sizes.height, sizes.width):
-        return ""
-    pattern = raw.raw_pattern
+    whole = raw.raw_type == rawpy.RawType.Flat and raw.raw_image_visible.shape == (sizes.height, sizes.width)
+    pattern = raw.raw_pattern if whole and raw.num_colors == 3 else None
     if pattern is None or pattern.shape != (2, 2):
         return ""
     letters = "".join(chr(raw.color_desc[colour]) for colour in _at_origin(pattern, sizes).ravel())
