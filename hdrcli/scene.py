@@ -13,8 +13,6 @@ Vectors = Float32  # (N, 3)
 Mask = NDArray[np.bool_]  # (N,)
 Area = tuple[float, float, float, float]  # left, right, bottom, top on the far wall
 
-SIZE = (768, 512)  # width and height of the demonstration
-
 _EYE = np.array([0.35, 1.25, -1.2], np.float32)
 _FOCAL = 1.25  # in picture heights
 _LOW, _HIGH = np.array([-2.4, 0.0, -2.0], np.float32), np.array([2.4, 2.7, 4.2], np.float32)  # the room's corners
@@ -50,7 +48,7 @@ _WEDGE = (0.62, 1.72, 0.80, 1.00)  # the grey wedge below them, half a stop a st
 _WEDGE_STEPS = 11
 
 
-def render(width: int = SIZE[0], height: int = SIZE[1]) -> Float32:
+def render(width: int, height: int) -> Float32:
     """The scene as (height, width, 3) linear BT.709 RGB, four samples per pixel; the same numbers on every run."""
     rows = [_band(top, min(top + 32, height), width, height) for top in range(0, height, 32)]
     return np.concatenate(rows)

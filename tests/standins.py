@@ -1,10 +1,15 @@
-"""Small models with random weights under the default models' names, for tests of what lies around the networks."""
+"""Small models for tests of what lies around the networks: random weights in files, and formulas in memory."""
 
 from pathlib import Path
+from typing import Literal
 
 import torch
+from torch import Tensor
 
 from hdrcli import nets, zoo
+from hdrcli.cards import Card
+from hdrcli.network import Context, NetSpec, Network
+from hdrcli.tiling import Tiling
 
 
 def save_standin(name: str, folder: Path) -> None:
@@ -25,3 +30,44 @@ def save_standin(name: str, folder: Path) -> None:
         folder=folder,
         sample=False,
     )
+
+
+class Square(Network):
+    """Gives the square of code values: a known curve in place of a learned one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tiling = Tiling(multiple_of=8)
+
+    def forward(self, tile: Tensor, context: Context) -> Tensor:
+        return tile**2
+
+
+class Bilinear(Network):
+    """Gives the red, mean green and blue of each packed 2x2 block to all four of its pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tiling = Tiling(multiple_of=2, scale=2)
+
+    def forward(self, tile: Tensor, context: Context) -> Tensor:
+        blue, gb, red, gr = tile.split(1, dim=1)
+        rgb = torch.cat([red, (gr + gb) / 2, blue], dim=1)
+        return rgb.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+
+def known_model(task: Literal["expand", "develop"], gives: Literal["linear", "srgb"] = "linear") -> zoo.Model:
+    """A model whose numbers are known: Square for expand, Bilinear for develop."""
+    build = Square if task == "expand" else Bilinear
+    card = Card(
+        name="known",
+        net="known",
+        task=task,
+        file="known.safetensors",
+        sha256="0" * 64,
+        build={},
+        licence="MIT",
+        origin="a formula",
+        folder=Path(),
+    )
+    return zoo.Model(card, NetSpec(paper="", task=task, gives=gives, build=build), build())

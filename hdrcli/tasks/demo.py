@@ -32,14 +32,14 @@ _EXPOSURES = (0.0, -3.0, -6.0)  # stops, the columns of the contact sheet
 _CELL = (384, 256)  # width and height of a picture on the contact sheet
 
 
-def demo(folder: Path, compute: Compute | None = None) -> Iterator[str]:
+def demo(folder: Path, *, width: int = 768, height: int = 512, compute: Compute | None = None) -> Iterator[str]:
     """Writes the demonstration into `folder` and says, sentence by sentence, what was done.
 
     demo.jpg, demo.dng and demo_reference.exr are the inputs and the truth, in units of the level at which demo.jpg
     clips; demo_hdr.exr and demo_developed.jpg are what the default models make of them; demo_sheet.png shows them all.
     """
     compute = compute or Compute()
-    light = scene.render()
+    light = scene.render(width, height)
     gain = camera.exposure_for(light, JPEG_CLIPPED)
     reference = Image(light * np.float32(gain), Transfer.LINEAR)
     yield _write(folder / "demo_reference.exr", reference) + "the scene's light, 1.0 where demo.jpg clips"

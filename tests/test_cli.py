@@ -1,0 +1,349 @@
+"""The command line as its users meet it: words, exit codes, what goes to which stream, what is left on disk."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import pytest
+from standins import save_standin
+
+from hdrcli import cards, codecs, files
+from hdrcli.cli import develop as develop_command
+from hdrcli.cli import expand as expand_command
+from hdrcli.cli import main as entry
+from hdrcli.image import Image, Transfer
+from hdrcli.tonemap import OPERATORS
+
+KEYS = ["source", "target", "status", "seconds", "width", "height"]
+KEYS += ["model", "device", "precision", "tiles", "notes", "error", "hint"]
+
+
+class Done(NamedTuple):
+    code: int
+    out: bytes
+    err: str
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.out.decode().splitlines()]
+
+
+class Stream(io.TextIOWrapper):
+    """A standard stream in memory, with the bytes below it."""
+
+    def __init__(self, data: bytes = b"") -> None:
+        super().__init__(io.BytesIO(data), encoding="utf-8", write_through=True)
+
+    def bytes(self) -> bytes:
+        raw = self.buffer
+        assert isinstance(raw, io.BytesIO)
+        return raw.getvalue()
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiny models with random weights under the names of the default ones."""
+    folder = tmp_path_factory.mktemp("models")
+    for name in ("lumen", "lumenraw"):
+        save_standin(name, folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv(cards.FOLDER_VARIABLE, str(models))
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    left = list(tmp_path.rglob(".hdrcli-part-*"))
+    assert not left, f"temporary files were left behind: {left}"
+
+
+@pytest.fixture
+def hdr(monkeypatch: pytest.MonkeyPatch) -> Any:
+    def call(*arguments: str, stdin: bytes = b"", terminal: bool = False) -> Done:
+        streams = {"stdin": Stream(stdin), "stdout": Stream(), "stderr": Stream()}
+        for name, stream in streams.items():
+            monkeypatch.setattr(sys, name, stream)
+        if terminal:
+            monkeypatch.setattr(streams["stdin"], "isatty", lambda: True)
+        monkeypatch.setattr(sys, "argv", ["hdr", *arguments])
+        code = 0
+        try:
+            entry.main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        return Done(code, streams["stdout"].bytes(), streams["stderr"].bytes().decode())
+
+    return call
+
+
+def write_picture(name: str, *, size: tuple[int, int] = (40, 56), clipped: bool = True) -> Path:
+    path = Path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ramp = np.linspace(0, 1.2 if clipped else 0.9, size[0] * size[1] * 3, dtype=np.float32).clip(0, 1)
+    codecs.write(Image(ramp.reshape(*size, 3), Transfer.SRGB), path, "png")
+    return path
+
+
+def write_mosaic(name: str) -> Path:
+    from hdrcli.codecs import dng
+
+    counts = np.random.default_rng(0).integers(64, 1000, (48, 64), dtype=np.uint16)
+    matrix = np.array([[0.9, -0.2, -0.1], [-0.4, 1.2, 0.2], [-0.1, 0.2, 0.6]])
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    dng.write(Path(name), counts, black=64, white=1023, as_shot_neutral=(0.5, 1, 0.6), color_matrix=matrix)
+    return Path(name)
+
+
+def test_version_and_help(hdr: Any) -> None:
+    assert hdr("--version").out.startswith(b"hdr ")
+    text = hdr("--help").out.decode()
+    for command in ("develop", "expand", "inspect", "models", "demo"):
+        assert command in text
+
+
+def test_expand_beside_the_input(hdr: Any) -> None:
+    write_picture("a.png")
+    done = hdr("expand", "a.png")
+    assert done.code == 0, done.err
+    assert done.out == b""
+    assert "1 written in" in done.err
+    assert "(lumen on " in done.err
+    result = codecs.read(Path("a_hdr.exr"))
+    assert (result.width, result.height, result.transfer) == (56, 40, Transfer.LINEAR)
+    assert result.meta.extra["hdr:model"] == "lumen"
+
+
+def test_json_has_the_promised_words_and_nothing_else_is_on_stdout(hdr: Any) -> None:
+    write_picture("a.png", clipped=False)
+    done = hdr("expand", "a.png", "nothere.png", "--json")
+    assert done.code == 1
+    good, bad = done.records
+    assert list(good) == list(bad) == KEYS
+    assert (good["source"], good["target"], good["status"]) == ("a.png", "a_hdr.exr", "written")
+    assert (good["width"], good["height"], good["model"], good["tiles"]) == (56, 40, "lumen", 1)
+    assert "nothing to reconstruct" in good["notes"][0]
+    assert (bad["status"], bad["width"], bad["tiles"]) == ("failed", None, None)
+    assert "does not exist" in bad["error"]
+    assert bad["hint"]
+
+
+def test_finished_outputs_are_kept_unless_overwritten(hdr: Any) -> None:
+    write_picture("a.png")
+    hdr("expand", "a.png")
+    before = Path("a_hdr.exr").stat().st_mtime_ns
+    again = hdr("expand", "a.png", "--json")
+    assert (again.code, again.records[0]["status"]) == (0, "skipped")
+    assert Path("a_hdr.exr").stat().st_mtime_ns == before
+    assert "1 skipped" in again.err
+    assert hdr("expand", "a.png", "--overwrite", "--json").records[0]["status"] == "written"
+
+
+def test_picture_through_the_pipe(hdr: Any) -> None:
+    data = write_picture("a.png").read_bytes()
+    done = hdr("expand", "--model", "lumen", "--gamma", "1.2", stdin=data)
+    assert done.code == 0, done.err
+    assert codecs.read(done.out).transfer == Transfer.LINEAR
+    assert hdr("expand", "-", "-o", "named.hdr", stdin=data).code == 0
+    assert codecs.read(Path("named.hdr")).width == 56
+    assert files.STREAM.name not in os.listdir()  # noqa: PTH208
+
+
+def test_pipe_of_a_mosaic(hdr: Any) -> None:
+    data = write_mosaic("a.dng").read_bytes()
+    done = hdr("develop", stdin=data)
+    assert done.code == 0, done.err
+    assert codecs.read(done.out).width == 64
+    assert done.out.startswith(b"\xff\xd8")
+
+
+def test_no_input_on_a_terminal_is_wrong_usage(hdr: Any) -> None:
+    done = hdr("expand", terminal=True)
+    assert done.code == 2
+    assert "there is no input" in done.err
+    assert "pipe a picture in" in done.err
+
+
+def test_one_bad_file_does_not_stop_the_rest(hdr: Any) -> None:
+    write_picture("in/a.png")
+    write_picture("in/c.png")
+    Path("in/b.png").write_bytes(b"no picture")
+    done = hdr("expand", "in", "-o", "out", "--json")
+    assert done.code == 1
+    assert [record["status"] for record in done.records] == ["written", "failed", "written"]
+    assert sorted(path.name for path in Path("out").iterdir()) == ["a.exr", "c.exr"]
+    assert "2 written, 1 failed" in done.err
+
+
+def test_tree_and_list_of_files(hdr: Any) -> None:
+    write_picture("in/a.png")
+    write_picture("in/deep/b.png")
+    assert hdr("expand", "in", "-r", "-o", "out").code == 0
+    assert sorted(str(path) for path in Path("out").rglob("*.exr")) == ["out/a.exr", "out/deep/b.exr"]
+    done = hdr("expand", "--files-from", "-", "-o", "listed", stdin=b"in/a.png\n\nin/deep/b.png\n")
+    assert done.code == 0, done.err
+    assert len(list(Path("listed").iterdir())) == 2
+    assert hdr("expand", "--files-from", "-", "-", stdin=b"in/a.png").code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["expand", "a.png", "--gamma", "0"], "gamma must be above 0"),
+        (["expand", "a.png", "--ev", "nan"], "ev must be a finite number"),
+        (["expand", "a.png", "--format", "pdf"], "formats: exr"),
+        (["expand", "a.png", "-o", "x.jpg"], "does not end like a exr file"),
+        (["expand", "a.png", "-o", "x.exr", "--format", "hdr"], "does not end like a hdr file"),
+        (["expand", "a.png", "-o", "a.png"], "is one of the inputs"),
+        (["expand", "a.png", "-o", "-", "--json"], "standard output cannot take both"),
+        (["expand", "a.png", "-o", "-", "--preview"], "preview"),
+        (["expand", "a.png", "--device", "tpu"], "there is no device"),
+        (["expand", "a.png", "--model", "lumenraw"], "for develop, not for expand"),
+        (["expand", "a.png", "--tile", "10"], "tile"),
+        (["expand", "a.png", "--compression", "rar"], "compression"),
+        (["expand", "."], "nothing to work on"),
+        (["develop", "a.dng", "--quality", "101"], "quality"),
+        (["develop", "a.dng", "--look", "sepia"], "look"),
+        (["develop", "a.dng", "--format", "exr"], "formats: jpg"),
+        (["inspect"], "FILE"),
+        (["nonsense"], "nonsense"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_usage_ends_with_2_and_says_why(hdr: Any, arguments: list[str], words: str) -> None:
+    if arguments != ["expand", "."]:
+        write_picture("a.png")
+    done = hdr(*arguments)
+    assert done.code == 2, done.err
+    assert words in done.err
+    assert done.out == b""
+    assert not list(Path().glob("*.exr"))
+
+
+def test_unknown_model_names_the_known_ones(hdr: Any) -> None:
+    write_picture("a.png")
+    done = hdr("expand", "a.png", "--model", "lumem")
+    assert done.code == 1
+    assert "did you mean lumen" in done.err
+
+
+def test_quiet_and_verbose(hdr: Any) -> None:
+    write_picture("a.png", clipped=False)
+    assert hdr("expand", "a.png", "-q").err == ""
+    done = hdr("expand", "a.png", "-v", "--overwrite")
+    assert "written: a.png -> a_hdr.exr" in done.err
+    assert "fp32" in done.err.splitlines()[0]
+    failed = hdr("expand", "nothere.png", "-q")
+    assert failed.err.startswith("failed: nothere.png does not exist")
+
+
+def test_preview_is_viewable_and_its_exposure_is_stated(hdr: Any) -> None:
+    write_picture("a.png")
+    done = hdr("expand", "a.png", "--preview", "--json")
+    assert "EV" in done.records[0]["notes"][0]
+    preview = codecs.read(Path("a_hdr_preview.png"))
+    assert (preview.width, preview.transfer) == (56, Transfer.SRGB)
+    assert 0.2 < preview.pixels.mean() < 0.8
+    assert hdr("expand", ".", "--json").records[0]["status"] == "skipped", "outputs and previews are no inputs"
+
+
+def test_exr_options_and_no_metadata(hdr: Any) -> None:
+    write_picture("a.png", size=(200, 300))
+    sizes = {}
+    for name, arguments in {"half": [], "float": ["--float"], "none": ["--compression", "none"]}.items():
+        assert hdr("expand", "a.png", "-o", f"{name}.exr", *arguments).code == 0
+        sizes[name] = Path(f"{name}.exr").stat().st_size
+    assert sizes["half"] < sizes["float"]
+    assert sizes["half"] < sizes["none"]
+    hdr("expand", "a.png", "-o", "bare.exr", "--no-metadata")
+    assert not codecs.read(Path("bare.exr")).meta.extra
+
+
+@pytest.mark.parametrize("format_name", develop_command.FORMATS)
+def test_develop_writes_every_format(hdr: Any, format_name: str) -> None:
+    write_mosaic("in/a.dng")
+    done = hdr("develop", "in", "--format", format_name, "--json", "--look", "reinhard", "--wb", "auto", "--ev", "1")
+    assert done.code == 0, done.err
+    record = done.records[0]
+    assert (record["width"], record["height"], record["model"]) == (64, 48, "lumenraw")
+    target = Path(record["target"])
+    assert target.parent == Path("in")
+    assert target.stem == "a_developed"
+    assert codecs.read(target).width == 64
+
+
+def test_develop_takes_mosaics_in_png_when_told_so(hdr: Any) -> None:
+    mosaic = np.random.default_rng(0).integers(60, 900, (448, 448), dtype=np.uint16)
+    cv2.imwrite("7.png", mosaic)
+    done = hdr("develop", "7.png", "--sensor", "native", "-o", "7.jpg")
+    assert done.code == 0, done.err
+    assert codecs.read(Path("7.jpg")).width == 448
+
+
+def test_interruption_leaves_whole_files_and_ends_with_130(hdr: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hdrcli.tasks import expand as task
+
+    real, calls = task.expand_image, []
+
+    def interrupted(*arguments: Any, **settings: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*arguments, **settings)
+
+    monkeypatch.setattr(task, "expand_image", interrupted)
+    for name in "abcde":
+        write_picture(f"in/{name}.png")
+    done = hdr("expand", "in", "-o", "out")
+    assert done.code == 130
+    assert "interrupted: " in done.err
+    for path in Path("out").iterdir():
+        assert codecs.read(path).width == 56, f"{path} is not whole"
+
+
+def test_bug_is_loud(hdr: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hdrcli.tasks import expand as task
+
+    monkeypatch.setattr(task, "expand_image", lambda *arguments, **settings: 1 / 0)
+    write_picture("a.png")
+    with pytest.raises(ZeroDivisionError):
+        hdr("expand", "a.png")
+
+
+def test_inspect(hdr: Any) -> None:
+    write_picture("a.png")
+    write_mosaic("a.dng")
+    hdr("expand", "a.png")
+    done = hdr("inspect", "a.png", "a.dng", "a_hdr.exr", "nothere.jpg", "--json")
+    assert done.code == 1
+    png, dng, exr, missing = done.records
+    assert (png["kind"], png["width"], png["height"], png["bits"]) == ("sRGB-encoded", 56, 40, 8)
+    assert 0.1 < png["clipped"] < 0.25
+    assert (dng["kind"], dng["width"], dng["bits"]) == ("Bayer mosaic", 64, 10)
+    assert dng["details"]["black level"] == "64"
+    assert (exr["kind"], exr["clipped"], exr["details"]["hdr:model"]) == ("linear light", None, "lumen")
+    assert "does not exist" in missing["error"]
+    people = hdr("inspect", "a.png")
+    assert people.code == 0
+    assert b"56 x 40" in people.out
+    assert b"stops" in people.out
+
+
+def test_looks_and_formats_of_the_command_line_are_those_of_the_tables() -> None:
+    assert {look.value for look in develop_command.Look} == set(OPERATORS)
+    for command, holds in ((develop_command, Transfer.SRGB), (expand_command, Transfer.LINEAR)):
+        for name in command.FORMATS:
+            assert codecs.FORMATS[name].writes
+            assert codecs.FORMATS[name].holds == holds
+
+
+def test_python_m_runs_the_same_program() -> None:
+    done = subprocess.run([sys.executable, "-m", "hdrcli", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("hdr ")

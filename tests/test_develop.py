@@ -1,0 +1,112 @@
+"""develop: mosaics and RAW files to upright pictures, looks, feeds, and what is refused."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from standins import known_model
+
+import hdrcli
+from hdrcli import camera, raw
+from hdrcli.errors import HdrError, ReadError, UsageError
+from hdrcli.image import Transfer
+from hdrcli.sensor import Mosaic
+from hdrcli.tasks.develop import develop
+from hdrcli.tonemap import OPERATORS
+
+LINEAR, FINISHED = known_model("develop"), known_model("develop", gives="srgb")
+
+
+@pytest.fixture(scope="module")
+def mosaic() -> Mosaic:
+    """A smooth scene, red to the left and blue at the bottom, recorded without noise at 14 bits."""
+    y, x = np.mgrid[0:64, 0:96].astype(np.float32) / 96
+    scene = np.stack([1.1 - x, np.full_like(x, 0.5), 0.1 + y], axis=-1)
+    sensor = replace(camera.random_sensor(np.random.default_rng(1), bits=14), shot=0.0, read=0.0)
+    return camera.record(scene, sensor, 0.001, np.random.default_rng(2))
+
+
+def test_linear_light_gets_a_look_and_the_colours_are_right(mosaic: Mosaic) -> None:
+    image = develop(mosaic, model=LINEAR, look="none")
+    assert (image.transfer, image.pixels.shape) == (Transfer.SRGB, (64, 96, 3))
+    left, right = image.pixels[8:24, 4], image.pixels[8:24, -4]
+    assert np.all(left[:, 0] > right[:, 0] + 0.2), "red lies to the left"
+    assert np.all(image.pixels[-4, :, 2] > image.pixels[4, :, 2]), "blue lies at the bottom"
+
+
+def test_default_look_is_the_fusion(mosaic: Mosaic) -> None:
+    images = {look: develop(mosaic, model=LINEAR, look=look).pixels for look in (None, *OPERATORS)}
+    np.testing.assert_allclose(images[None], images["fusion"], atol=1e-5)  # OpenCV's sums are not always in one order
+    for look in OPERATORS:
+        assert 0 <= images[look].min() <= images[look].max() <= 1
+        assert look == "fusion" or np.abs(images[look] - images["fusion"]).max() > 0.02, f"{look} is no look of its own"
+
+
+def test_exposure_is_in_stops_of_light(mosaic: Mosaic) -> None:
+    dark, bright = (develop(mosaic, model=LINEAR, look="none", ev=ev).to(Transfer.LINEAR).pixels for ev in (-2, -1))
+    inside = (bright > 0.02) & (bright < 0.9)
+    np.testing.assert_allclose(bright[inside] / dark[inside], 2, rtol=1e-3)
+
+
+def test_model_with_its_own_look_takes_no_other(mosaic: Mosaic) -> None:
+    assert develop(mosaic, model=FINISHED).meta.extra["hdr:look"] == "learned"
+    with pytest.raises(UsageError, match="a look of its own"):
+        develop(mosaic, model=FINISHED, look="fusion")
+
+
+@pytest.mark.parametrize("values", [{"look": "sepia"}, {"ev": float("nan")}])
+def test_settings_that_make_no_sense(mosaic: Mosaic, values: dict[str, object]) -> None:
+    with pytest.raises(UsageError):
+        develop(mosaic, model=LINEAR, **values)
+
+
+def test_native_feed_has_no_white_balance(mosaic: Mosaic) -> None:
+    tinted = replace(mosaic, balance=mosaic.balance * np.array([2.0, 1, 1]))
+    native = [develop(m, model=LINEAR, sensor="native", look="none").pixels for m in (mosaic, tinted)]
+    canonical = [develop(m, model=LINEAR, look="none").pixels for m in (mosaic, tinted)]
+    np.testing.assert_array_equal(*native)
+    assert np.abs(canonical[0] - canonical[1]).max() > 0.05
+
+
+@pytest.mark.parametrize(("orientation", "shape"), [(1, (60, 90)), (3, (60, 90)), (6, (90, 60)), (8, (90, 60))])
+def test_picture_is_cropped_and_upright(mosaic: Mosaic, orientation: int, shape: tuple[int, int]) -> None:
+    turned = replace(mosaic, crop=(2, 4, 60, 90), orientation=orientation)
+    assert develop(turned, model=LINEAR).pixels.shape == (*shape, 3)
+
+
+def test_library_use_is_lazy() -> None:
+    assert hdrcli.develop is develop
+
+
+@pytest.mark.shared_data
+def test_every_real_file_is_developed(shared_data: Path) -> None:
+    folder = shared_data / "raw"
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in raw.SUFFIXES)
+    small = [path for path in paths if path.stat().st_size < 3_000_000]
+    assert len(small) > 10
+    for path in small[::2]:
+        try:
+            image = develop(path, model=LINEAR, look="none")
+        except HdrError as error:
+            assert path.name == "tiny_16x16_10bit.dng", f"{path.name}: {error}"  # LibRaw takes none below 22 pixels
+            continue
+        assert np.isfinite(image.pixels).all(), path.name
+        assert image.pixels.std() > 0.01, f"{path.name} came out flat"
+
+
+@pytest.mark.shared_data
+def test_damaged_files_raise_errors_for_people_only(shared_data: Path) -> None:
+    attempts: list[Callable[[], object]] = [
+        lambda path=path: develop(path, model=LINEAR, look="none")
+        for path in sorted((shared_data / "raw/bad").iterdir())
+    ]
+    refused = 0
+    for attempt in attempts:
+        try:
+            attempt()
+        except ReadError as error:
+            refused += 1
+            assert error.message
+    assert refused >= len(attempts) // 2
