@@ -134,9 +134,9 @@ def lookup(name: str) -> Card:
     card = known(name)
     if card:
         return card
-    paths = _paths()
-    close = difflib.get_close_matches(name, paths, cutoff=0.5)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"models: {', '.join(sorted(paths)) or 'none'}"
+    names = sorted(_paths())
+    close = [other for other in names if name and other.startswith(name)] or difflib.get_close_matches(name, names)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"models: {', '.join(names) or 'none'}"
     raise WeightsError(f"there is no model named {name!r}", hint=hint)
 
 

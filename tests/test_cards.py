@@ -82,12 +82,16 @@ def test_each_task_has_its_default() -> None:
 def test_an_unknown_name_gets_the_names_that_come_close(places: tuple[Path, ...]) -> None:
     put(places[2], "singlehdr-liu2020")
     put(places[2], "lumen")
-    with pytest.raises(WeightsError, match="no model named 'singlehdr'") as caught:
-        cards.find("singlehdr")
-    assert caught.value.hint == "did you mean singlehdr-liu2020?"
-    with pytest.raises(WeightsError) as caught:
-        cards.find("qqq")
-    assert caught.value.hint == "models: lumen, singlehdr-liu2020"
+    put(places[2], "singlehdr-b")
+    for asked, hint in {
+        "singlehdr": "did you mean singlehdr-b or singlehdr-liu2020?",
+        "lumne": "did you mean lumen?",
+        "": "models: lumen, singlehdr-b, singlehdr-liu2020",
+        "qqq": "models: lumen, singlehdr-b, singlehdr-liu2020",
+    }.items():
+        with pytest.raises(WeightsError, match=f"no model named {asked!r}") as caught:
+            cards.find(asked)
+        assert caught.value.hint == hint
 
 
 @pytest.mark.parametrize("name", ["../good", "named/good", "", ".", "good.toml", "/etc/passwd"])

@@ -103,7 +103,7 @@ def pull(name: Name) -> None:
 
     before = cards.lookup(name)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         row = bar.add_task(name, total=None)
         card = zoo.pull(name, progress=lambda done, total: bar.update(row, completed=done, total=total or None))
     for file, sha256 in card.published.items():
