@@ -342,7 +342,7 @@ def test_other_sensors_look_like_the_bayer_one(shared_data: Path) -> None:
     for name in ("HERO6_linear_rgb16.dng", "HERO6_xtrans_synth_14bit.dng", "HERO6_10bit_packed.dng"):
         stops = np.log2(small(name) / bayer)
         assert abs(np.median(stops)) < 0.1, name  # the anchors see other noise
-        assert np.median(np.abs(stops - np.median(stops))) < 0.03, name
+        assert np.median(np.abs(stops - np.median(stops))) < 0.05, name
     mono = small("HERO6_mono_synth_12bit.dng")
     np.testing.assert_allclose(mono.std(axis=2), 0, atol=0.02 * mono.mean())
 
