@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
-from hdrcli import codecs, files
+from hdrcli import files
 from hdrcli.batch import Outcome, run
 from hdrcli.cli import render
 from hdrcli.cli.options import Shared
@@ -20,6 +20,7 @@ from hdrcli.errors import UsageError
 from hdrcli.files import STREAM, Job
 
 if TYPE_CHECKING:
+    from hdrcli.codecs import WriteOptions
     from hdrcli.tasks.common import Made
     from hdrcli.zoo import Model
 
@@ -32,6 +33,8 @@ def plan(
     shared: Shared, *, suffix: str, formats: Sequence[str], format_name: str | None, accepts: Callable[[Path], bool]
 ) -> tuple[list[Job], str]:
     """The jobs, and the format of their outputs: the one named, or that of OUT, or the first of `formats`."""
+    from hdrcli import codecs
+
     if format_name is not None and format_name not in formats:
         raise UsageError(f"{format_name!r} is not a format of this command", hint="formats: " + ", ".join(formats))
     of_out = codecs.format_of(Path(shared.out)) if shared.out else None
@@ -46,7 +49,10 @@ def plan(
         extensions=[extension for known in codecs.FORMATS.values() for extension in known.suffixes],
     )
     for job in jobs:
-        _check_target(job.target, chosen, formats, shared)
+        if job.target == STREAM:
+            _check_stream(shared)
+        elif codecs.format_of(job.target) != chosen:
+            raise UsageError(f"{job.target} does not end like a {chosen} file", hint="formats: " + ", ".join(formats))
     return jobs, chosen
 
 
@@ -58,10 +64,10 @@ def carry_out(
     process: Callable[[Decoded], "Made"],
     *,
     format_name: str,
-    options: codecs.WriteOptions,
+    options: "WriteOptions",
 ) -> None:
     """Runs the jobs and reports on each; ends with exit code 1 if one failed, 130 if interrupted."""
-    from hdrcli import infer
+    from hdrcli import codecs, infer
 
     chosen = infer.describe(shared.compute())
     if shared.verbose:
@@ -114,11 +120,7 @@ def carry_out(
         raise typer.Exit(1)
 
 
-def _check_target(target: Path, format_name: str, formats: Sequence[str], shared: Shared) -> None:
-    if target != STREAM:
-        if codecs.format_of(target) != format_name:
-            raise UsageError(f"{target} does not end like a {format_name} file", hint="formats: " + ", ".join(formats))
-        return
+def _check_stream(shared: Shared) -> None:
     if shared.json:
         raise UsageError("standard output cannot take both the picture and --json", hint="name an output with -o")
     if shared.preview:
@@ -145,6 +147,7 @@ def _write(target: Path, write: Callable[[Path], list[str]]) -> list[str]:
 
 
 def _write_preview(target: Path, made: "Made") -> list[str]:
+    from hdrcli import codecs
     from hdrcli.tasks.preview import preview
 
     small, note = preview(made.image)

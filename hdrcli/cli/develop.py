@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hdrcli import codecs
 from hdrcli.cli.convert import carry_out, plan
 from hdrcli.cli.options import Ev, ModelName, Shared, with_shared
 
@@ -62,14 +61,18 @@ def develop(
     Without -o an output lies beside its input as NAME_developed.jpg; with nothing named at all, standard input goes
     to standard output.
     """
+    from hdrcli import codecs, rawtypes
+
+    suffixes = {*rawtypes.SUFFIXES, ".png"} if sensor is Feed.NATIVE else rawtypes.SUFFIXES
+
+    def accepts(path: Path) -> bool:
+        return path.suffix.lower() in suffixes
+
+    jobs, chosen = plan(shared, suffix=SUFFIX, formats=FORMATS, format_name=format_name, accepts=accepts)
     from hdrcli import raw
     from hdrcli.tasks.common import model_for
     from hdrcli.tasks.develop import check_settings, develop_mosaic
 
-    def accepts(path: Path) -> bool:
-        return path.suffix.lower() in raw.SUFFIXES
-
-    jobs, chosen = plan(shared, suffix=SUFFIX, formats=FORMATS, format_name=format_name, accepts=accepts)
     ready = model_for("develop", model)
     check_settings(ready, ev, look)
 

@@ -6,10 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hdrcli import codecs
 from hdrcli.cli.convert import carry_out, plan
 from hdrcli.cli.options import Ev, ModelName, Shared, with_shared
-from hdrcli.image import Transfer
 
 if TYPE_CHECKING:
     from hdrcli.image import Image
@@ -46,7 +44,14 @@ def expand(
     Linear 1.0 in the output is the level at which the camera clipped. Without -o an output lies beside its input
     as NAME_hdr.exr; with nothing named at all, standard input goes to standard output.
     """
-    jobs, chosen = plan(shared, suffix=SUFFIX, formats=FORMATS, format_name=format_name, accepts=_accepts)
+    from hdrcli import codecs
+    from hdrcli.image import Transfer
+
+    def accepts(path: Path) -> bool:
+        name = codecs.format_of(path)
+        return name is not None and codecs.FORMATS[name].holds == Transfer.SRGB
+
+    jobs, chosen = plan(shared, suffix=SUFFIX, formats=FORMATS, format_name=format_name, accepts=accepts)
     from hdrcli.tasks.common import model_for
     from hdrcli.tasks.expand import check_settings, expand_image, require_encoded
 
@@ -61,8 +66,3 @@ def expand(
 
     options = codecs.WriteOptions(half=half, compression=compression.value, metadata=not shared.no_metadata)
     carry_out(shared, jobs, ready, decode, process, format_name=chosen, options=options)
-
-
-def _accepts(path: Path) -> bool:
-    name = codecs.format_of(path)
-    return name is not None and codecs.FORMATS[name].holds == Transfer.SRGB
