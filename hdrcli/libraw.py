@@ -7,6 +7,7 @@ import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from threading import Lock
 
 import rawpy
 
@@ -80,17 +81,27 @@ def _value(directory: _ifd.Directory, tag: int) -> int:
 def _quiet() -> Iterator[None]:
     """Keeps what LibRaw and its codecs print about damaged files off the terminal, where the C library allows it.
 
-    Only the C library's `stderr` variable is exchanged: Python's own output, of any thread, goes where it went.
+    Only the C library's `stderr` variable is exchanged, from the first thread that decodes until the last one is done:
+    Python's own output, of any thread, goes where it went.
     """
     variable, terminal, nowhere = _c_stderr()
     if variable is None:
         yield
         return
-    variable.value = nowhere
+    with _LOCK:
+        _DECODING.append(None)
+        variable.value = nowhere
     try:
         yield
     finally:
-        variable.value = terminal
+        with _LOCK:
+            _DECODING.pop()
+            if not _DECODING:
+                variable.value = terminal
+
+
+_LOCK = Lock()
+_DECODING: list[None] = []  # one entry for each thread at it
 
 
 @cache

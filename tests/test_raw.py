@@ -1,6 +1,8 @@
 """Reading camera RAW files: synthetic ones for every rule, real ones against LibRaw, damaged ones for their answers."""
 
+import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -344,7 +346,7 @@ def test_other_sensors_look_like_the_bayer_one(shared_data: Path) -> None:
         assert abs(np.median(stops)) < 0.1, name  # the anchors see other noise
         assert np.median(np.abs(stops - np.median(stops))) < 0.05, name
     mono = small("HERO6_mono_synth_12bit.dng")
-    np.testing.assert_allclose(mono.std(axis=2), 0, atol=0.02 * mono.mean())
+    assert np.median(mono.std(axis=2) / mono.mean(axis=2)) < 0.02  # edges fall differently on the sites
 
 
 @pytest.mark.shared_data
@@ -431,3 +433,18 @@ def test_damaged_files_fail_in_words_or_succeed_with_a_note(
         assert name in caught.value.message
         assert caught.value.hint
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.shared_data
+def test_threads_share_the_silence(shared_data: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    def attempt(path: Path) -> bool:
+        try:
+            return bool(raw.read(path))
+        except ReadError:
+            return False
+
+    paths = [shared_data / "raw" / "bad" / name for name in ("dng_trunc_50pct.dng", "kdc_trunc_60pct.KDC")] * 10
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(attempt, paths)) == [False, True] * 10
+    print("still heard", file=sys.stderr)
+    assert capfd.readouterr() == ("", "still heard\n")
