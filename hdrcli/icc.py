@@ -34,6 +34,7 @@ Curve = Callable[[Any], NDArray[Any]]
 
 _D50 = np.array([0.9642, 1.0, 0.8249])  # the white of the profile connection space
 _TO_BT709 = np.linalg.inv(rgb_to_xyz(BT709)) @ adaptation(_D50, white_xyz(BT709.white))
+_OFF_WHITE, _TOO_BRIGHT = 0.3, 2.0  # beyond which a profile must be damaged
 _TOLERANCE = 1e-3  # of linear light, before a colour counts as outside the gamut
 _ROWS = 128  # rows that are converted at a time, to stay within the processor's cache
 
@@ -58,13 +59,13 @@ class Profile:
 
     @property
     def is_srgb(self) -> bool:
-        """Whether no colour would move by more than half an 8-bit step."""
+        """Whether no colour would move by an 8-bit step; profiles of sRGB differ by half of one."""
         if not self.curves:
             return False
         steps = np.linspace(0, 1, 17 if len(self.curves) == 3 else 256, dtype=np.float32)
         grid = np.stack(np.meshgrid(*[steps] * len(self.curves), indexing="ij"), axis=-1)
         moved = srgb_encode(np.clip(self.linear(grid), 0, 1)) - grid
-        return bool(np.abs(moved).max() < 0.5 / 255)
+        return bool(np.abs(moved).max() < 1 / 255)
 
     def linear(self, values: NDArray[Any]) -> Float32:
         """(..., channels) code values to linear BT.709 (grey: one channel), in light relative to white.
@@ -85,11 +86,15 @@ class Profile:
         for top in range(0, len(values), _ROWS):
             light = self._linear(values[top : top + _ROWS], curves)
             encoded[top : top + _ROWS] = srgb_encode(np.clip(light, 0, 1))
-            outside += int(np.any((light < -_TOLERANCE) | (light > 1 + _TOLERANCE), axis=-1).sum())
+            if light.min() < -_TOLERANCE or light.max() > 1 + _TOLERANCE:
+                beyond = (light < -_TOLERANCE) | (light > 1 + _TOLERANCE)
+                outside += int(np.logical_or.reduce([beyond[..., i] for i in range(beyond.shape[-1])]).sum())
         return encoded, outside / max(1, values.shape[0] * values.shape[1])
 
     def _linear(self, values: NDArray[Any], curves: list[Callable[[NDArray[Any]], Float32]]) -> Float32:
-        light = np.stack([curve(values[..., i]) for i, curve in enumerate(curves)], axis=-1)
+        light = np.empty(values.shape, np.float32)
+        for i, curve in enumerate(curves):
+            light[..., i] = curve(values[..., i])
         return light if self.matrix is None else apply_matrix(self.matrix, light)
 
 
@@ -148,6 +153,8 @@ def _parsed(data: bytes, tags: dict[bytes, bytes]) -> Profile:
         return Profile(description, space, (_curve(tags[b"kTRC"]),), data=data)
     if space == "RGB" and by_matrix and {b"rXYZ", b"gXYZ", b"bXYZ", b"rTRC", b"gTRC", b"bTRC"} <= tags.keys():
         columns = np.array([_numbers(tags[tag], 8, 3) for tag in (b"rXYZ", b"gXYZ", b"bXYZ")]).T
+        if np.abs(columns.sum(axis=1) - _D50).max() > _OFF_WHITE:
+            raise ProfileError("its colours do not add up to white")
         curves = tuple(_curve(tags[tag]) for tag in (b"rTRC", b"gTRC", b"bTRC"))
         return Profile(description, space, curves, _TO_BT709 @ columns, data)
     return Profile(description, space, data=data)
@@ -165,6 +172,14 @@ def _numbers(tag: bytes, offset: int, count: int) -> Float64:
 
 
 def _curve(tag: bytes) -> Curve:
+    curve = _stored_curve(tag)
+    light = _light(curve, np.linspace(0, 1, 1025))
+    if not np.isfinite(light).all() or np.abs(light).max() > _TOO_BRIGHT:
+        raise ProfileError("a curve leaves the range of light")
+    return curve
+
+
+def _stored_curve(tag: bytes) -> Curve:
     if tag.startswith(b"curv"):
         count = struct.unpack_from(">I", tag, 8)[0]
         if count == 0:
@@ -198,10 +213,15 @@ def _parametric_curve(kind: int, tag: bytes) -> Curve:
 def _for_samples(curve: Curve, dtype: np.dtype[Any]) -> Callable[[NDArray[Any]], Float32]:
     """The curve as a function of samples of one type: a table for integers."""
     if dtype.kind != "u":
-        return lambda values: curve(values.astype(np.float64)).astype(np.float32)
+        return lambda values: _light(curve, values.astype(np.float64))
     levels = np.iinfo(dtype).max
-    table = curve(np.arange(levels + 1) / levels).astype(np.float32)
-    return lambda values: table[values]
+    table = _light(curve, np.arange(levels + 1) / levels)
+    return lambda values: table.take(values, mode="clip")  # which is faster than indexing, and nothing is to be clipped
+
+
+def _light(curve: Curve, values: Float64) -> Float32:
+    with np.errstate(all="ignore"):  # the branch of a curve that does not apply may overflow
+        return curve(values).astype(np.float32)
 
 
 def _text(tag: bytes) -> str:

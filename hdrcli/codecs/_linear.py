@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from hdrcli.color import BT709, Float32, Primaries, apply_matrix, rgb_to_rgb
 from hdrcli.image import Image, Metadata, Transfer
 
+_FAR_OUT, _NO_LIGHT = 10.0, 1e-3  # chromaticities that cannot be meant
+
 
 def to_image(light: NDArray[Any], meta: Metadata, *, primaries: Primaries = BT709, white: float | None = None) -> Image:
     """A linear BT.709 image of (H, W) grey or (H, W, 3) RGB light in any primaries.
@@ -24,16 +26,28 @@ def to_image(light: NDArray[Any], meta: Metadata, *, primaries: Primaries = BT70
     return Image(np.ascontiguousarray(pixels), Transfer.LINEAR, white=white, meta=meta)
 
 
+def chromaticities(name: str, values: Sequence[float]) -> Primaries:
+    """The primaries of x and y of red, green, blue and white; BT.709 where these make no sense or are those."""
+    red, green, blue, white = ((round(values[i], 5), round(values[i + 1], 5)) for i in (0, 2, 4, 6))
+    found = Primaries(name, red, green, blue, white)
+    if replace(found, name=BT709.name) == BT709 or not np.isfinite(values).all() or np.abs(values).max() > _FAR_OUT:
+        return BT709
+    area = np.linalg.det(np.array([[*red, 1], [*green, 1], [*blue, 1]])) / 2
+    dark = min(abs(y) for _, y in (red, green, blue)) < _NO_LIGHT or white[1] < _NO_LIGHT
+    return BT709 if dark or abs(area) < _NO_LIGHT else found
+
+
 def clipped(light: Float32, low: float, high: float) -> tuple[Float32, list[str]]:
     """Light within what a format can store, and notes that count what was not; not a number becomes 0."""
-    with np.errstate(invalid="ignore"):
-        counts = {
-            f"values below {low:.6g} clipped" if low else "negative values clipped to 0": light < low,
-            f"values above {high:.6g} clipped": light > high,
-            "values that are not numbers written as 0": np.isnan(light),
-        }
+    if low <= light.min() and light.max() <= high:  # neither holds where there is a NaN
+        return light, []
+    counts = {
+        f"values below {low:.6g} clipped" if low else "negative values clipped to 0": light < low,
+        f"values above {high:.6g} clipped": light > high,
+        "values that are not numbers written as 0": np.isnan(light),
+    }
     notes = [f"{count} {what}" for what, where in counts.items() if (count := int(np.count_nonzero(where)))]
-    return (np.clip(np.nan_to_num(light, posinf=high, neginf=low), low, high) if notes else light), notes
+    return np.clip(np.nan_to_num(light, posinf=high, neginf=low), low, high), notes
 
 
 def _finite(pixels: NDArray[Any]) -> tuple[Float32, Sequence[str]]:

@@ -1,5 +1,6 @@
 """Decoding by Pillow: every kind of 8-bit picture to plain samples; damaged files to ReadError."""
 
+import logging
 import struct
 import warnings
 import zlib
@@ -29,6 +30,8 @@ FAULTS = (
     Pillow.DecompressionBombError,
 )
 
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # its complaints come as ReadError
+
 _AS_IT_IS = {"L", "RGB", "CMYK"}
 _TO_GREY = {"1", "LA", "La"}
 _TO_RGB = {"RGBA", "RGBX", "RGBa", "YCbCr", "P", "PA"}
@@ -57,7 +60,7 @@ def samples(picture: ImageFile, name: str) -> tuple[NDArray[np.uint8], list[str]
     except FAULTS as error:
         raise damaged(name, error) from error
     notes = [ALPHA_DROPPED] if picture.has_transparency_data else []
-    if getattr(picture, "n_frames", 1) > 1:
+    if getattr(picture, "is_animated", False):
         notes.append("only the first of several pictures in the file was read")
     return np.asarray(converted), notes
 

@@ -10,7 +10,10 @@ from contextlib import contextmanager
 from typing import Any
 
 _LOCK = threading.Lock()
-_COMPLAINT = re.compile(rb"\(EXR_ERR_|^(tempfile\.tif|[A-Z]\w+): .*\.$")  # OpenEXR; libtiff
+_COMPLAINT = re.compile(
+    rb"\(EXR_ERR_"  # OpenEXR
+    rb"|^(tempfile\.tif|_?(TIFF|LZW|ZIP|O?JPEG|Fax|PackBits|LogL|Pixar|LERC|ZSTD|LZMA|Predictor|Thunder|NeXT)\w*): "
+)
 
 
 @contextmanager

@@ -47,9 +47,11 @@ def unreadable(data: bytes, name: str, formats: Iterable[str]) -> ReadError:
     """The error for a file that `sniff` does not know."""
     if not data:
         return ReadError(f"{name} is empty", hint="copy the file again from its source")
-    if _is_raw(data) or Path(name).suffix.lower() in _RAW_SUFFIXES:
+    if _is_raw(data):
         return raw_given(name)
-    return ReadError(f"{name} is not a picture hdr can read", hint="formats: " + ", ".join(formats))
+    named_like_raw = Path(name).suffix.lower() in _RAW_SUFFIXES
+    hint = "use hdr develop for camera raw files" if named_like_raw else "formats: " + ", ".join(formats)
+    return ReadError(f"{name} is not a picture hdr can read", hint=hint)
 
 
 def raw_given(name: str) -> ReadError:

@@ -99,7 +99,10 @@ def _choose(parts: Sequence[Any], name: str) -> tuple[int, tuple[str, ...]]:
     for index, part in enumerate(parts):
         (left, top), (right, bottom) = part.header["dataWindow"]
         _display.check_size(int(right) - int(left) + 1, int(bottom) - int(top) + 1, name)
-        channels = [channel.name for channel in part.header["channels"]]
+        try:
+            channels = [channel.name for channel in part.header["channels"]]
+        except UnicodeDecodeError as error:
+            raise _display.damaged(name, "its channels have no readable names") from error
         found += channels
         if part.header.get("type", OpenEXR.scanlineimage) in _FLAT and (chosen := _colours(channels)):
             return index, chosen
@@ -143,13 +146,8 @@ def _described(header: dict[str, Any], names: Sequence[str], bits: int) -> Metad
 
 def _primaries(header: dict[str, Any]) -> Primaries:
     """The chromaticities of the file; BT.709, as the format says, where there are none or they make no sense."""
-    values = [round(float(value), 6) for value in header.get("chromaticities", ())]
-    if len(values) != 8 or min(values[1::2]) <= 0:
-        return BT709
-    red, green, blue, white = zip(values[::2], values[1::2], strict=True)
-    if (red, green, blue, white) == (BT709.red, BT709.green, BT709.blue, BT709.white):
-        return BT709
-    return Primaries("EXR chromaticities", red, green, blue, white)
+    stored = header.get("chromaticities")
+    return _linear.chromaticities("EXR chromaticities", stored) if isinstance(stored, tuple) else BT709
 
 
 def _white(header: dict[str, Any]) -> float | None:

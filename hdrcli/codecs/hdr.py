@@ -11,7 +11,9 @@ from hdrcli.color import BT709, Float32, Primaries
 from hdrcli.errors import ReadError
 from hdrcli.image import Image, Metadata
 
-_SMALLEST, _LARGEST = 2.0**-128, 255 * 2.0**119  # exponents are bytes
+_SMALLEST = np.float32(1e-32)  # what OpenCV takes for black
+_LARGEST = 255 * 2.0**119  # exponents are bytes
+_ROWS = 128  # rows that are worked on at a time, to stay within the processor's cache
 _SIZE = re.compile(rb"([-+])([XY]) +(\d+) +([-+])([XY]) +(\d+)\s*\Z")
 
 _NUMBER = rb"\s*([-+]?\d*\.?\d+(?:[eE][-+]?\d{1,2})?)"
@@ -54,12 +56,15 @@ def _quantised(light: Float32) -> Float32:
 
     A pixel is stored as three bytes m and an exponent e for m * 2^(e - 8), 128 <= largest m <= 255.
     """
-    largest = light.max(axis=-1, keepdims=True)
-    exponent = np.frexp(largest)[1]
-    exponent += np.rint(np.ldexp(largest, 8 - exponent)) > 255
-    mantissas = np.rint(np.ldexp(light, 8 - exponent))
-    halfway = np.ldexp(mantissas + np.float32(0.5), exponent - 8)
-    return np.where(largest < _SMALLEST, np.float32(0), halfway).astype(np.float32)
+    halfway = np.empty_like(light)
+    for top in range(0, len(light), _ROWS):
+        block = light[top : top + _ROWS]
+        largest = np.maximum.reduce([block[..., 0], block[..., 1], block[..., 2]], initial=_SMALLEST)[..., None]
+        exponent = np.frexp(largest)[1]
+        exponent += np.rint(np.ldexp(largest, 8 - exponent)) > 255
+        step = np.ldexp(np.float32(1), exponent - 8)
+        halfway[top : top + _ROWS] = (np.rint(block / step) + np.float32(0.5)) * step
+    return halfway
 
 
 def _primaries(header: bytes) -> Primaries:
@@ -67,5 +72,4 @@ def _primaries(header: bytes) -> Primaries:
     line = re.search(rb"^PRIMARIES=" + _NUMBER * 8 + rb"\s*$", header, re.MULTILINE)
     if line is None:
         return BT709
-    rx, ry, gx, gy, bx, by, wx, wy = (float(number) for number in line.groups())
-    return Primaries("Radiance primaries", (rx, ry), (gx, gy), (bx, by), (wx, wy)) if min(ry, gy, by, wy) > 0 else BT709
+    return _linear.chromaticities("Radiance primaries", [float(number) for number in line.groups()])

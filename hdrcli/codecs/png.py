@@ -9,14 +9,14 @@ import numpy as np
 from PIL.PngImagePlugin import PngImageFile
 
 from hdrcli import icc
-from hdrcli.codecs import WriteOptions, _display, _exif, _opencv, _pillow
-from hdrcli.color import BT709, BT2020, DISPLAY_P3, Primaries
+from hdrcli.codecs import WriteOptions, _display, _exif, _linear, _opencv, _pillow
+from hdrcli.color import BT709, BT2020, DISPLAY_P3
 from hdrcli.errors import ReadError
 from hdrcli.image import Image
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _LONGEST_SIDE = 1_000_000  # libpng, unless told otherwise
-_PIXELS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
+_PIXELS, _END = (b"IHDR", b"IDAT"), (b"IEND", b"")
 _PERCEPTUAL = b"\0"  # rendering intent of the sRGB chunk
 
 # cICP, by the code points of ITU-T H.273
@@ -39,7 +39,8 @@ def read(data: bytes, name: str) -> Image:
     if bits < 16:
         pixels, notes = _pillow.samples(picture, name)
         return _display.to_image(pixels, bits=bits, profile=profile, exif=exif, notes=notes)
-    stored = _opencv.decode(_joined(chunk for chunk in _chunks(data) if chunk[0] in _PIXELS), name)
+    bare = [chunk for chunk in _chunks(data) if chunk[0] in _PIXELS]  # libpng prints what it thinks of the others
+    stored = _opencv.decode(_joined([*bare, _END]), name)
     notes = [_display.ALPHA_DROPPED] if picture.has_transparency_data else []
     straight = stored[..., :3] if stored.ndim == 3 else stored
     return _display.to_image(straight, bits=bits, profile=profile, exif=exif, notes=notes)
@@ -54,7 +55,7 @@ def write(image: Image, path: Path, options: WriteOptions) -> list[str]:
         exif, remarks = _exif.for_output(image.meta.exif, image.width, image.height)
         marks.append((b"eXIf", exif))
         notes += remarks
-    path.write_bytes(_joined([head, *marks, *(chunk for chunk in rest if chunk[0] in _PIXELS)]))
+    path.write_bytes(_joined([head, *marks, *(chunk for chunk in rest if chunk[0] in _PIXELS), _END]))
     return notes
 
 
@@ -67,12 +68,9 @@ def _meaning(chunks: dict[bytes, bytes], embedded: bytes, name: str) -> icc.Prof
     exponent = struct.unpack(">I", chunks[b"gAMA"])[0] / 100_000
     primaries = BT709
     if len(chromaticities := chunks.get(b"cHRM", b"")) == 32:
-        x = np.frombuffer(chromaticities, ">u4").reshape(4, 2) / 100_000
-        white, red, green, blue = ((float(a), float(b)) for a, b in x)
-        primaries = Primaries("PNG chromaticities", red, green, blue, white)
-    if exponent <= 0 or any(y <= 0 for _, y in (primaries.red, primaries.green, primaries.blue, primaries.white)):
-        return b""
-    if primaries == BT709 and abs(exponent - 1 / 2.2) < 1e-3:
+        white_first = np.frombuffer(chromaticities, ">u4") / 100_000
+        primaries = _linear.chromaticities("PNG chromaticities", np.roll(white_first, -2).tolist())
+    if exponent <= 0 or (primaries == BT709 and abs(exponent - 1 / 2.2) < 1e-3):
         return b""  # what programs write that mean sRGB
     return icc.of_primaries(f"gamma 1/{1 / exponent:.2f}", primaries, 1 / exponent)
 
@@ -96,7 +94,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         place += 12 + size
 
 
-def _joined(chunks: Iterator[tuple[bytes, bytes]] | list[tuple[bytes, bytes]]) -> bytes:
+def _joined(chunks: list[tuple[bytes, bytes]]) -> bytes:
     parts = [_SIGNATURE]
     for kind, content in chunks:
         parts += [struct.pack(">I4s", len(content), kind), content, struct.pack(">I", zlib.crc32(kind + content))]

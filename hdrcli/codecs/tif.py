@@ -59,12 +59,15 @@ def write(image: Image, path: Path, options: WriteOptions) -> list[str]:
         notes += remarks
     main = _ifd.read(exif) | _ifd.read(stored) | {_ICC: Entry(UNDEFINED, tuple(icc.srgb_profile()))}
     below = _exif.below(exif)
-    # The new directory goes in front and the file that OpenCV made behind it, its strips now that much further on.
-    shift = len(_ifd.build(main, below))
-    if shift + len(stored) >= 2**32:
+    # OpenCV's strips stay together, behind the new directory instead of before the old one.
+    starts, sizes = _numbers(main, _STRIPS), _numbers(main, _STRIP_SIZES)
+    strips = stored[min(starts) : max(starts) + sizes[starts.index(max(starts))]]
+    shift = len(_ifd.build(main, below)) - min(starts)
+    main[_STRIPS] = Entry(LONG, tuple(start + shift for start in starts))
+    head = _ifd.build(main, below)
+    if len(head) + len(strips) >= 2**32:
         raise WriteError(f"{path} would exceed the 4 GB that a TIFF holds", hint="write png instead")
-    main[_STRIPS] = Entry(LONG, tuple(offset + shift for offset in main[_STRIPS].values))
-    path.write_bytes(_ifd.build(main, below) + stored)
+    path.write_bytes(head + strips)
     return notes
 
 
