@@ -3,8 +3,10 @@
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -306,6 +308,24 @@ def test_interruption_leaves_whole_files_and_ends_with_130(hdr: Any, monkeypatch
     assert "interrupted: " in done.err
     for path in Path("out").iterdir():
         assert codecs.read(path).width == 56, f"{path} is not whole"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signal")
+def test_signal_ends_a_real_run_with_130_and_whole_files(models: Path) -> None:
+    for number in range(150):
+        write_picture(f"in/{number}.png", size=(240, 320))
+    command = [sys.executable, "-m", "hdrcli", "expand", "in", "-o", "out"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not list(Path().glob("out/*.exr")):
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert err.startswith("interrupted: ")
+    left = list(Path("out").iterdir())
+    assert 0 < len(left) < 150
+    for path in left:
+        assert codecs.read(path).width == 320, f"{path} is not whole"
 
 
 def test_bug_is_loud(hdr: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """inspect: what is in a picture, measured and read, without changing it."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,13 @@ from hdrcli.color import Float32, luminance
 from hdrcli.errors import HdrError
 from hdrcli.files import existing
 from hdrcli.image import Image, Metadata, Transfer
-from hdrcli.sensor import Mosaic
+from hdrcli.rawtypes import SUFFIXES
+from hdrcli.sensor import Mosaic, clipped, parts_of_white
 
 CLIPPED_CODE = 250 / 255  # a code value from here on counts as clipped, also after JPEG coding
-_CLIPPED_SENSOR = 0.985  # the same for sensor counts, in parts of the white level
 _TAILS = (0.1, 99.9)  # percentiles of luminance that the dynamic range spans
+
+_GROUP = 32  # files between two looks at who is listening
 
 _EXIF = ("Make", "Model", "LensModel", "DateTimeOriginal", "ExposureTime", "FNumber", "ISOSpeedRatings", "FocalLength")
 
@@ -28,14 +30,14 @@ _EXIF = ("Make", "Model", "LensModel", "DateTimeOriginal", "ExposureTime", "FNum
 class Report:
     """What is known of one file.
 
-    kind: "sRGB-encoded", "linear light" or "Bayer mosaic". bits: per channel in the file, 0 where it says none.
+    format: by the file's name. kind: "sRGB-encoded", "linear light" or "Bayer mosaic". bits: per channel in the file, 0 where it says none.
     stops: log2 of the ratio of the 99.9th to the 0.1th percentile of luminance above zero, None for a black picture.
     clipped: share of pixels with a channel at the upper end, in [0, 1]; None for linear light, which has no end.
     peak: the largest linear value, in parts of the clipping level (of diffuse white for linear light).
     details: what the file says of its making, by name.
     """
 
-    source: str
+    source: str = ""
     format: str = ""
     kind: str = ""
     width: int = 0
@@ -51,32 +53,29 @@ class Report:
     hint: str = ""
 
 
-def inspect(sources: Iterable[Path], workers: int = 1) -> Iterator[Report]:
+def inspect(sources: Sequence[Path], workers: int = 1) -> Iterator[Report]:
     """Reports on files in their order, `workers` at a time; a file that cannot be read gives a report of its error."""
-    reports: Iterator[Report] = Parallel(n_jobs=workers, backend="threading", return_as="generator")(
-        delayed(inspect_file)(source) for source in sources
-    )
-    return reports
+    with Parallel(n_jobs=workers, backend="threading") as pool:
+        for first in range(0, len(sources), _GROUP):
+            yield from pool(delayed(inspect_file)(source) for source in sources[first : first + _GROUP])
 
 
 def inspect_file(source: Path) -> Report:
-    """Reports on one file."""
+    """Reports on one file, under the path that was given."""
     try:
         existing(source)
-        if source.suffix.lower() in raw.SUFFIXES:
-            return describe_mosaic(raw.read(source))
-        return describe_image(codecs.read(source), codecs.format_of(source) or "")
+        is_raw = source.suffix.lower() in SUFFIXES
+        report = describe_mosaic(raw.read(source)) if is_raw else describe_image(codecs.read(source))
     except HdrError as error:
-        return Report(source=str(source), error=error.message, hint=error.hint)
+        report = Report(error=error.message, hint=error.hint)
+    return replace(report, source=str(source), format=codecs.format_of(source) or source.suffix[1:].lower())
 
 
-def describe_image(image: Image, format_name: str) -> Report:
+def describe_image(image: Image) -> Report:
     """Reports on a picture that was read from a file."""
     linear = image.to(Transfer.LINEAR).pixels
     encoded = image.transfer == Transfer.SRGB
     return Report(
-        source=image.meta.source,
-        format=format_name,
         kind="sRGB-encoded" if encoded else "linear light",
         width=image.width,
         height=image.height,
@@ -92,25 +91,22 @@ def describe_image(image: Image, format_name: str) -> Report:
 
 def describe_mosaic(mosaic: Mosaic) -> Report:
     """Reports on a RAW file; width and height are those of the upright picture."""
-    top, left, height, width = mosaic.crop
-    black = np.tile(mosaic.black, (mosaic.counts.shape[0] // 2, mosaic.counts.shape[1] // 2))
-    light = ((mosaic.counts - black) / (mosaic.white - black))[top : top + height, left : left + width]
+    _, _, height, width = mosaic.crop
     if mosaic.orientation > 4:
         height, width = width, height
+    light = parts_of_white(mosaic)
     levels = {
         "black level": " ".join(f"{level:g}" for level in np.unique(mosaic.black)),
         "white level": f"{mosaic.white:g}",
         "white balance": " ".join(f"{gain:.3f}" for gain in mosaic.balance),
     }
     return Report(
-        source=mosaic.meta.source,
-        format="raw",
         kind="Bayer mosaic",
         width=width,
         height=height,
         bits=mosaic.bits,
         stops=dynamic_range(light),
-        clipped=float(np.mean(light >= _CLIPPED_SENSOR)),
+        clipped=float(np.mean(clipped(light, mosaic) == 1)),
         peak=float(light.max()),
         details={**_details(mosaic.meta), **levels},
         notes=mosaic.meta.notes,
