@@ -19,8 +19,11 @@ from hdrcli.image import Image, Metadata
 _LONGEST_SIDE = 2**20  # OpenCV
 _LZW, _HORIZONTAL_DIFFERENCES = 5, 2
 
-_SUBFILE, _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _STRIPS, _SAMPLES, _STRIP_SIZES = 254, 256, 257, 258, 262, 273, 277, 279
-_PLANAR, _TILES, _TILE_SIZES, _EXTRA_SAMPLES, _SAMPLE_FORMAT, _ICC, _DNG_VERSION = 284, 324, 325, 338, 339, 34675, 50706
+_COMMON_COMPRESSIONS = (1, 5, 8, 32946, 32773)  # none, LZW, Deflate (two numbers for it), PackBits
+
+_SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _STRIPS = 254, 256, 257, 258, 259, 262, 273
+_SAMPLES, _STRIP_SIZES, _PLANAR, _TILES, _TILE_SIZES, _EXTRA_SAMPLES = 277, 279, 284, 324, 325, 338
+_SAMPLE_FORMAT, _ICC, _DNG_VERSION = 339, 34675, 50706
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
 _SENSOR_DATA = (32803, 34892)  # colour filter array, linear raw
 _INTERLEAVED, _PREMULTIPLIED = 1, 1
@@ -96,11 +99,11 @@ def _check_whole(tags: Directory, data: bytes, name: str) -> None:
 
 def _is_plain(tags: Directory) -> bool:
     """Whether OpenCV hands out the samples as they are stored; it misreads some of the others without an error."""
-    samples = _numbers(tags, _SAMPLES)[0]
-    shown_as = _numbers(tags, _PHOTOMETRIC)[0]
-    grey = samples == 1 and shown_as in (_WHITE_IS_ZERO, _BLACK_IS_ZERO) and _numbers(tags, _BITS) != (1,)
-    rgb = samples in (3, 4) and shown_as == _RGB and _numbers(tags, _PLANAR)[0] == _INTERLEAVED
-    return grey or rgb
+    samples, bits, shown_as = _numbers(tags, _SAMPLES)[0], max(_numbers(tags, _BITS)), _numbers(tags, _PHOTOMETRIC)[0]
+    grey = samples == 1 and bits >= 8 and shown_as in (_WHITE_IS_ZERO, _BLACK_IS_ZERO)
+    rgb = samples == 3 or (samples == 4 and bits > 8)
+    interleaved_rgb = rgb and shown_as == _RGB and _numbers(tags, _PLANAR)[0] == _INTERLEAVED
+    return (grey or interleaved_rgb) and _numbers(tags, _COMPRESSION)[0] in _COMMON_COMPRESSIONS
 
 
 def _eight_bits(data: bytes, name: str) -> tuple[NDArray[Any], list[str]]:
