@@ -46,20 +46,20 @@ def develop(
     shared: Shared,
     model: ModelName = None,
     format_name: Annotated[
-        str | None, typer.Option("--format", metavar="|".join(FORMATS), help="Of the outputs.  [default: jpg]")
+        str | None,
+        typer.Option("--format", metavar="|".join(FORMATS), help="Of the outputs; jpg unless OUT says otherwise."),
     ] = None,
     quality: Annotated[int, typer.Option(min=1, max=100, help="Of JPEG and WebP.")] = 95,
     ev: Ev = 0.0,
     wb: Annotated[Balance, typer.Option(help="White balance.")] = Balance.CAMERA,
     sensor: Annotated[Feed, typer.Option(help="How sensor data are fed, as the weights want it.")] = Feed.CANONICAL,
     look: Annotated[
-        Look | None, typer.Option(help="Tone mapping, for models that give linear light.  [default: fusion]")
+        Look | None, typer.Option(help="Tone mapping, for models that give linear light; fusion unless named.")
     ] = None,
 ) -> None:
     """Develop RAW files to finished pictures.
 
-    Without -o an output lies beside its input as NAME_developed.jpg; with nothing named at all, standard input goes
-    to standard output.
+    Without -o, the output of NAME.dng is NAME_developed.jpg beside it; with no input named, stdin goes to stdout.
     """
     from hdrcli import codecs, rawtypes
 

@@ -34,15 +34,17 @@ def expand(
     scaling: Annotated[float, typer.Option(metavar="S", help="Gain on the input; above 1 clips more.")] = 1.0,
     ev: Ev = 0.0,
     format_name: Annotated[
-        str | None, typer.Option("--format", metavar="|".join(FORMATS), help="Of the outputs.  [default: exr]")
+        str | None,
+        typer.Option("--format", metavar="|".join(FORMATS), help="Of the outputs; exr unless OUT says otherwise."),
     ] = None,
     half: Annotated[bool, typer.Option("--half/--float", help="16 or 32 bits per channel of EXR.")] = True,
     compression: Annotated[Compression, typer.Option(help="Of EXR; dwaa loses a little.")] = Compression.ZIP,
 ) -> None:
     """Give ordinary pictures their light back: JPEG, PNG and others to linear HDR.
 
-    Linear 1.0 in the output is the level at which the camera clipped. Without -o an output lies beside its input
-    as NAME_hdr.exr; with nothing named at all, standard input goes to standard output.
+    Linear 1.0 in the output is the level at which the camera clipped.
+
+    Without -o, the output of NAME.jpg is NAME_hdr.exr beside it; with no input named, stdin goes to stdout.
     """
     from hdrcli import codecs
     from hdrcli.image import Transfer

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    sources: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Pictures, HDR and RAW files.")],
+    sources: Annotated[list[Path], typer.Argument(metavar="FILE", help="Pictures, HDR and RAW files.")],
     json: Annotated[bool, typer.Option("--json", help="One JSON object per file.")] = False,
 ) -> None:
     """Say what is in a picture: size, type, dynamic range, clipped share, metadata."""

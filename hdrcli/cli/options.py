@@ -41,7 +41,7 @@ class Shared:
     """The options that develop and expand share, as they were given."""
 
     inputs: Annotated[
-        list[str] | None, typer.Argument(metavar="INPUT...", help="Files, folders, or - for standard input.")
+        list[str] | None, typer.Argument(metavar="INPUT", help="Files, folders, or - for standard input.")
     ] = None
     out: Annotated[
         str | None,

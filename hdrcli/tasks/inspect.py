@@ -30,7 +30,8 @@ _EXIF = ("Make", "Model", "LensModel", "DateTimeOriginal", "ExposureTime", "FNum
 class Report:
     """What is known of one file.
 
-    format: by the file's name. kind: "sRGB-encoded", "linear light" or "Bayer mosaic". bits: per channel in the file, 0 where it says none.
+    format: by the file's name. kind: "sRGB-encoded", "linear light" or "Bayer mosaic".
+    bits: per channel in the file, 0 where it says none.
     stops: log2 of the ratio of the 99.9th to the 0.1th percentile of luminance above zero, None for a black picture.
     clipped: share of pixels with a channel at the upper end, in [0, 1]; None for linear light, which has no end.
     peak: the largest linear value, in parts of the clipping level (of diffuse white for linear light).
