@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 PIXELS = 512  # per photograph, kept for the estimator's loss
 PATCH, BATCH = 192, 8
+PHOTOGRAPHS = 2.4  # simulated for each second of training; a third of them is kept whole for the added light
 _FLATTEST = 1e-4  # of a curve's mean step: keeps the logarithm of a flat stretch finite
 
 
@@ -34,11 +35,9 @@ class Shot:
     found: Float32  # (464,) statistics
 
 
-def fit(data: Path, checkpoint: Path, plan: loop.Plan, seed: int, count: int) -> tuple[StateDict, loop.Scores]:
-    """Trains on the scenes of data/train, validates on those of data/val; returns the best weights and their scores.
-
-    count: simulated photographs, a third of them kept whole for the second stage.
-    """
+def fit(data: Path, checkpoint: Path, seconds: float, seed: int) -> tuple[StateDict, loop.Scores]:
+    """Trains on the scenes of data/train, validates on those of data/val; returns the best weights and their scores."""
+    torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     scenes = pool.read_scenes(data / "train")
     sources = pool.views(scenes, 12, seed) + pool.windows(scenes, 4, seed + 1)
@@ -49,7 +48,7 @@ def fit(data: Path, checkpoint: Path, plan: loop.Plan, seed: int, count: int) ->
     endless = pool.shuffled(sources, rng)
     kept: list[Shot] = []
     rows: list[tuple[Float32, Float32, np.ndarray, Float32]] = []
-    for index in range(count):
+    for index in range(int(seconds * PHOTOGRAPHS)):
         shot = shoot(next(endless), rng, camera.KINDS[rng.choice(3, p=[0.3, 0.35, 0.35])])
         rows.append((shot.found, shot.curve, *_pixels(shot, rng)))
         if index % 3 == 0:
@@ -63,6 +62,7 @@ def fit(data: Path, checkpoint: Path, plan: loop.Plan, seed: int, count: int) ->
     for parameter in network.estimator.parameters():
         parameter.requires_grad_(False)
     batches = _batches(network, kept, errors, rng)
+    plan = loop.Plan(seconds=seconds, rate=1.5e-3, average=0.995)
     return loop.train(network, batches, loss, lambda net: score(net, held_out), "error", plan, checkpoint)
 
 

@@ -19,13 +19,15 @@ BATCH = 2
 CROP = (256, 320)  # of each simulated shot
 
 
-def fit(data: Path, checkpoint: Path, plan: loop.Plan, seed: int) -> tuple[StateDict, loop.Scores]:
+def fit(data: Path, checkpoint: Path, seconds: float, seed: int) -> tuple[StateDict, loop.Scores]:
     """Trains on the scenes of data/train, validates on those of data/val; returns the best weights and their scores."""
+    torch.manual_seed(seed)
     scenes = pool.read_scenes(data / "train")
     sources = pool.views(scenes, 6, seed) + pool.windows(scenes, 6, seed + 1)
     held_out = validation(pool.read_scenes(data / "val"))
     network = LumenRaw().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     batches = _batches(sources, np.random.default_rng(seed))
+    plan = loop.Plan(seconds=seconds, rate=1e-3)
     return loop.train(network, batches, loss, lambda net: score(net, held_out), "error", plan, checkpoint)
 
 

@@ -1,0 +1,72 @@
+"""lumen: one rising curve per picture; every number that is not clipped is that curve's and nothing else."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hdrcli.nets import lumen
+from hdrcli.nets.lumen import Lumen
+
+
+@pytest.fixture(scope="module")
+def network() -> Lumen:
+    torch.manual_seed(0)
+    net = Lumen(**lumen.SPEC.tiny).eval()
+    net.curve_mean.copy_(torch.linspace(-3, 1, 255))
+    net.curve_basis.copy_(0.1 * torch.randn(lumen.COEFFICIENTS, 255))
+    torch.nn.init.normal_(net.head.weight, std=0.1)
+    return net
+
+
+@given(seed=st.integers(0, 10**6))
+@settings(max_examples=20, deadline=None)
+def test_any_coefficients_give_a_curve_that_rises_from_0_to_1(network: Lumen, seed: int) -> None:
+    wild = 5 * torch.randn(4, lumen.COEFFICIENTS, generator=torch.Generator().manual_seed(seed))
+    curve = network.curve(wild)
+    assert (curve.diff(dim=1) >= 0).all()
+    assert torch.allclose(curve[:, [0, -1]], torch.tensor([[0.0, 1.0]]), atol=1e-5)
+
+
+def test_unclipped_channels_follow_the_curve_exactly(network: Lumen) -> None:
+    torch.manual_seed(1)
+    image = torch.rand(1, 3, 64, 96)
+    image[:, :, 20:40, 30:60] = 1.0
+    image[:, 2, :10] = 0.999
+    with torch.inference_mode():
+        context = network.prepare(image)
+        output = network(image, context)
+    linear = lumen.linearise(image, context["curve"])
+    clipped = 255 * image > 249.5
+    assert torch.equal(output[~clipped], linear[~clipped])
+    assert (output[clipped] >= linear[clipped]).all() and (output[clipped] > linear[clipped]).any()
+
+
+def test_linearise_interpolates_between_codes() -> None:
+    table = (torch.arange(256.0) / 255).square()[None]
+    image = torch.tensor([0.0, 0.1, 0.5, 0.9999, 1.0]).view(1, 1, 1, 5).expand(1, 3, 1, 5)
+    assert torch.allclose(lumen.linearise(image, table), image**2, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 3), (64, 64), (33, 700)])
+@pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
+def test_statistics_are_finite_for_any_picture(shape: tuple[int, int], value: float) -> None:
+    found = lumen.features(torch.full((1, 3, *shape), value))
+    assert found.shape == (1, lumen.FEATURES)
+    assert found.isfinite().all() and (found >= 0).all() and (found <= 1).all()
+
+
+def test_statistics_of_a_large_picture_are_those_of_the_small_one_it_shows() -> None:
+    rng = np.random.default_rng(0)
+    small = torch.from_numpy(rng.random((1, 3, 384, 512), np.float32))
+    large = small.repeat_interleave(3, dim=2).repeat_interleave(3, dim=3)
+    difference = (lumen.features(large) - lumen.features(small)).abs().max()
+    assert difference < 0.02, f"differ by {difference:.4f}"
+
+
+def test_nothing_is_added_where_nothing_is_clipped(network: Lumen) -> None:
+    image = torch.rand(1, 3, 32, 32) * 0.9
+    with torch.inference_mode():
+        context = network.prepare(image)
+        assert torch.equal(network(image, context), lumen.linearise(image, context["curve"]))

@@ -1,0 +1,54 @@
+"""lumenraw: its parts are exact where they claim to be, and untrained it is a plain demosaic."""
+
+import pytest
+import torch
+
+from hdrcli.nets import lumenraw
+from hdrcli.nets.lumenraw import LumenRaw
+
+
+def _packed(mosaic: torch.Tensor) -> torch.Tensor:
+    return torch.stack([mosaic[1::2, 1::2], mosaic[1::2, 0::2], mosaic[0::2, 0::2], mosaic[0::2, 1::2]])[None]
+
+
+def test_the_demosaic_of_a_ramp_is_the_ramp() -> None:
+    y, x = torch.meshgrid(torch.arange(32.0), torch.arange(48.0), indexing="ij")
+    ramp = 0.01 * y + 0.02 * x
+    found = lumenraw.demosaic(_packed(ramp))
+    assert (found[0, :, 1:-1, 1:-1] - ramp[1:-1, 1:-1]).abs().max() < 1e-6
+
+
+def test_the_demosaic_keeps_every_sample_at_its_place() -> None:
+    mosaic = torch.rand(16, 20)
+    rgb = lumenraw.demosaic(_packed(mosaic))[0]
+    for channel, row, column in ((0, 0, 0), (1, 0, 1), (1, 1, 0), (2, 1, 1)):
+        assert torch.equal(rgb[channel, row::2, column::2], mosaic[row::2, column::2])
+
+
+def test_the_code_has_an_inverse() -> None:
+    light = torch.tensor([-0.05, 0.0, 1e-4, 0.18, 1.0, 50.0])
+    assert torch.allclose(lumenraw.decode(lumenraw.encode(light)), light, rtol=1e-4, atol=1e-6)
+
+
+def test_an_untrained_network_is_a_plain_demosaic() -> None:
+    planes = torch.rand(1, 4, 16, 24)
+    with torch.inference_mode():
+        output = LumenRaw(**lumenraw.SPEC.tiny).eval().whole(planes)
+    assert torch.allclose(output, lumenraw.demosaic(planes), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("a", "b"), [(2e-3, 1e-6), (1e-3, 1e-4), (0.0, 4e-4)])
+def test_the_noise_model_is_found_again(a: float, b: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    light = torch.linspace(0, 1, 384).expand(1, 4, 288, 384)
+    noisy = light + torch.sqrt(a * light + b) * torch.randn(light.shape, generator=generator)
+    fits = lumenraw.noise_model(noisy)[0]
+    for level in (0.2, 0.5, 0.9):
+        ratio = (fits[:, 0] * level + fits[:, 1]) / (a * level + b)
+        assert ((ratio > 0.5) & (ratio < 1.5)).all(), f"variance at {level} is off by {ratio.tolist()}"
+
+
+@pytest.mark.parametrize("value", [0.0, -0.01, 0.3, 100.0])
+def test_flat_and_tiny_pictures_have_a_noise_model(value: float) -> None:
+    fits = lumenraw.noise_model(torch.full((1, 4, 16, 16), value))
+    assert fits.shape == (1, 3, 2) and fits.isfinite().all() and (fits > 0).all()
