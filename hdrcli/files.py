@@ -95,12 +95,12 @@ def sweep(folders: Iterable[Path]) -> None:
 
 
 def existing(source: Path) -> Path:
-    """`source`, if it is a file that is there; otherwise ReadError."""
-    if source.is_file():
-        return source
+    """`source`, if it is there and no folder (pipes are fine); otherwise ReadError."""
     if source.is_dir():
         raise ReadError(f"{source} is a folder", hint="name the files in it")
-    raise ReadError(f"{source} does not exist", hint="check the path and its spelling")
+    if not source.exists():
+        raise ReadError(f"{source} does not exist", hint="check the path and its spelling")
+    return source
 
 
 def _find(inputs: Sequence[str], recursive: bool, accepts: Callable[[Path], bool]) -> Iterator[_Found]:

@@ -281,6 +281,13 @@ def test_develop_writes_every_format(hdr: Any, format_name: str) -> None:
     assert codecs.read(target).width == 64
 
 
+def test_preview_of_a_finished_picture_is_that_picture(hdr: Any) -> None:
+    write_mosaic("a.dng")
+    assert hdr("develop", "a.dng", "--format", "png", "--preview").code == 0
+    finished, preview = (codecs.read(Path(f"a_developed{end}.png")).pixels for end in ("", "_preview"))
+    np.testing.assert_array_equal(finished, preview)
+
+
 def test_develop_takes_mosaics_in_png_when_told_so(hdr: Any) -> None:
     mosaic = np.random.default_rng(0).integers(60, 900, (448, 448), dtype=np.uint16)
     cv2.imwrite("7.png", mosaic)
