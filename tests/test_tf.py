@@ -1,5 +1,6 @@
 """TensorFlow's operators against numbers from TensorFlow itself, and its checkpoints."""
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from hdrcli.errors import WeightsError
 from hdrcli.nets._autoencoder import NORM_EPS
 from hdrcli.nets._tf import double_bilinear, max_pool_same, same_pad, sobel_edges
-from hdrcli.nets._tf_checkpoint import bundle_prefix, read_bundle
+from hdrcli.nets._tf_checkpoint import bundle_prefix, read_bundle, read_npz
 from hdrcli.nets.singlehdr import LEAK, SLIM_NORM_EPS, apply_curve, increasing, soft_histogram
 
 TOLERANCE = 1e-5
@@ -158,3 +159,40 @@ def test_damaged_bundles(tmp_path: Path, spoil: str) -> None:
     with pytest.raises(WeightsError) as caught:
         read_bundle(prefix)
     assert caught.value.hint and "model.ckpt" in caught.value.message
+
+
+def _spoiled(whole: bytes, seed: int) -> bytes:
+    """The bytes with one run of up to four replaced at random."""
+    rng = np.random.default_rng(seed)
+    at = int(rng.integers(len(whole)))
+    return whole[:at] + rng.bytes(4)[: rng.integers(1, 5)] + whole[at + 4 :]
+
+
+@pytest.mark.parametrize("container", ["py2_protocol2", "numpy2_protocol4"])
+def test_spoiled_containers_are_refused_or_read(tmp_path: Path, container: str) -> None:
+    with zipfile.ZipFile(DATA / f"hdrcnn_container_{container}.npz") as archive:
+        member = archive.read("params.npy")
+    path = tmp_path / "params.npz"
+    refused = 0
+    for seed in range(300):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("params.npy", _spoiled(member, seed))
+        try:
+            read_npz(path)
+        except WeightsError:
+            refused += 1
+    assert refused > 100
+
+
+def test_spoiled_indices_are_refused_or_read(tmp_path: Path) -> None:
+    prefix = write_bundle(tmp_path / "model.ckpt", {f"x/{i}": np.zeros(i, np.float32) for i in range(9)}, shards=2)
+    index = prefix.with_name("model.ckpt.index")
+    whole = index.read_bytes()
+    refused = 0
+    for seed in range(300):
+        index.write_bytes(_spoiled(whole, seed))
+        try:
+            read_bundle(prefix)
+        except WeightsError:
+            refused += 1
+    assert refused > 100

@@ -4,6 +4,7 @@ import pickle
 import re
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -111,7 +112,7 @@ def read_npz(path: Path) -> list[Array]:
         return [np.lib.format.read_array(BytesIO(members[f"param{i}"])) for i in range(len(members))]
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror}", hint="check the path") from error
-    except (zipfile.BadZipFile, pickle.UnpicklingError, *_DAMAGE) as error:
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, MemoryError, pickle.UnpicklingError, *_DAMAGE) as error:
         raise WeightsError(
             f"{path} is not a TensorLayer weight file: {error}", hint="download it again from its authors"
         ) from error
