@@ -1,10 +1,15 @@
 """Picture files and ICC profiles made by hand, from their standards, so that no library vouches for itself."""
 
+import io
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image as Pillow
+
+from hdrcli.image import Image
 
 # ---------------------------------------------------------------- PNG
 
@@ -34,9 +39,10 @@ def iccp(profile: bytes) -> bytes:
     return b"profile\0\0" + zlib.compress(profile)
 
 
-# ---------------------------------------------------------------- TIFF
+# ---------------------------------------------------------------- TIFF and EXIF
 
-SHORT, LONG, UNDEFINED = 3, 4, 7
+ASCII, SHORT, LONG, RATIONAL, UNDEFINED = 2, 3, 4, 5, 7
+Tags = dict[int, tuple[int, tuple[int, ...]]]
 
 
 def tiff(
@@ -74,18 +80,35 @@ def tiff(
     return _directory(tags, order) + b"".join(strips)
 
 
-def _directory(tags: dict[int, tuple[int, tuple[int, ...]]], order: str) -> bytes:
+def exif(main: Tags, children: dict[int, Tags], order: str = "<") -> bytes:
+    """An EXIF block: the primary directory and, by the tag that points there, those below it (not nested further)."""
+    main = main | dict.fromkeys(children, (LONG, (0,)))
+    place = len(_directory(main, order))
+    bodies = b""
+    for tag, child in children.items():
+        main[tag] = (LONG, (place + len(bodies),))
+        bodies += _directory(child, order, place + len(bodies) - 8)[8:]
+    return _directory(main, order) + bodies
+
+
+def ascii_tag(text: str) -> tuple[int, tuple[int, ...]]:
+    return ASCII, (*text.encode(), 0)
+
+
+def _directory(tags: Tags, order: str, shift: int = 0) -> bytes:
+    """A TIFF header and a directory, which will lie `shift` bytes further on."""
     head = (b"II" if order == "<" else b"MM") + struct.pack(order + "HI", 42, 8)
     fields, values = b"", b""
-    first = 8 + 2 + 12 * len(tags) + 4
+    first = shift + 8 + 2 + 12 * len(tags) + 4
     for tag, (kind, numbers) in sorted(tags.items()):
-        code = {SHORT: "H", LONG: "I", UNDEFINED: "B"}[kind]
+        code = {ASCII: "B", SHORT: "H", LONG: "I", RATIONAL: "I", UNDEFINED: "B"}[kind]
         packed = struct.pack(f"{order}{len(numbers)}{code}", *numbers)
         if len(packed) > 4:
             place = struct.pack(order + "I", first + len(values))
             values += packed + b"\0" * (len(packed) % 2)
             packed = place
-        fields += struct.pack(order + "HHI", tag, kind, len(numbers)) + packed.ljust(4, b"\0")
+        count = len(numbers) // 2 if kind == RATIONAL else len(numbers)
+        fields += struct.pack(order + "HHI", tag, kind, count) + packed.ljust(4, b"\0")
     return head + struct.pack(order + "H", len(tags)) + fields + b"\0\0\0\0" + values
 
 
@@ -159,3 +182,27 @@ def _desc(text: str) -> bytes:
 
 def _xyz(values: tuple[float, ...]) -> bytes:
     return struct.pack(">4s4x3i", b"XYZ ", *(round(value * 65536) for value in values))
+
+
+# ---------------------------------------------------------------- by Pillow, and comparing
+
+
+def saved(picture: Pillow.Image | np.ndarray, format: str, **options) -> bytes:
+    """A file as Pillow writes it."""
+    picture = Pillow.fromarray(picture) if isinstance(picture, np.ndarray) else picture
+    buffer = io.BytesIO()
+    picture.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def by_pillow(path: Path) -> Pillow.Image:
+    """A file as Pillow reads it."""
+    picture = Pillow.open(io.BytesIO(path.read_bytes()))
+    picture.load()
+    return picture
+
+
+def same(image: Image, expected: np.ndarray, atol: float = 1e-6) -> None:
+    """Whether an image holds the expected (H, W) or (H, W, 3) pixels."""
+    expected = np.repeat(expected[..., None], 3, axis=-1) if expected.ndim == 2 else expected
+    np.testing.assert_allclose(image.pixels, expected, atol=atol)

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from PIL import Image as Pillow
 
 from hdrcli import codecs
 from hdrcli.codecs import FORMATS, WriteOptions
@@ -248,6 +249,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
         "float tif": make.tiff(scene(), 2),
         "planar tif": make.tiff(byte, 2, planar=2),
         "palette tif": make.tiff(byte[..., 0], 3, t320=tuple(int(n) for n in palette)),
+        "lzw palette tif": make.saved(Pillow.fromarray(byte).convert("P"), "TIFF", compression="tiff_lzw"),
         "32-bit exr": written(
             folder, "exr", scene(), options=WriteOptions(half=False, compression="none")
         ).read_bytes(),
@@ -264,6 +266,7 @@ KINDS = [
     "float tif",
     "planar tif",
     "palette tif",
+    "lzw palette tif",
     "32-bit exr",
     "piz exr",
 ]

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from hdrcli.codecs._display import damaged
 from hdrcli.errors import WriteError
 
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # damaged files are reported by ReadError
+_SILENT = 0
+_set_log_level = cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel  # OpenCV 4, 5
+_set_log_level(_SILENT)  # damaged files are reported by ReadError
 
 
 def decode(data: bytes, name: str) -> NDArray[Any]:

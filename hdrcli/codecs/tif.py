@@ -1,4 +1,4 @@
-"""TIFF 6.0: 1- to 8-bit pictures of every kind, and grey and RGB in 16 and 32 bits and in floating point."""
+"""TIFF 6.0: 1- to 8-bit pictures of every kind, and grey and RGB in 16 bits and in floating point."""
 
 from pathlib import Path
 from typing import Any
@@ -113,7 +113,7 @@ def _eight_bits(data: bytes, name: str) -> tuple[NDArray[Any], list[str]]:
 
 def _stored(tags: Directory, data: bytes, name: str) -> tuple[NDArray[Any], list[str]]:
     kinds = {*zip(_numbers(tags, _BITS), _numbers(tags, _SAMPLE_FORMAT) * 4, strict=False)}
-    readable = {(8, _UNSIGNED), (16, _UNSIGNED), (32, _UNSIGNED), (32, _FLOAT), (64, _FLOAT)}
+    readable = {(8, _UNSIGNED), (16, _UNSIGNED), (32, _FLOAT), (64, _FLOAT)}
     if not _is_plain(tags) or len(kinds) > 1 or not kinds <= readable:
         raise ReadError(
             f"{name} is a kind of TIFF that hdr does not read", hint="save it as interleaved 8- or 16-bit RGB"
