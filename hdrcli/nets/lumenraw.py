@@ -32,7 +32,7 @@ class LumenRaw(Network):
     def __init__(self, widths: Sequence[int] = (32, 48, 96, 128, 160)) -> None:
         super().__init__()
         lattice = 2 ** (len(widths) - 1)
-        self.tiling = Tiling(multiple_of=lattice, halo=reach(len(widths)) + 1, scale=2, tile=768, minimum=lattice)
+        self.tiling = Tiling(multiple_of=lattice, halo=reach(len(widths)) + 2, scale=2, tile=768, minimum=lattice)
         self.unet = UNet(4 + 3, widths)
         self.head = nn.Conv2d(widths[0], 12, 3, padding=1)
         for parameter in self.head.parameters():
