@@ -1,17 +1,20 @@
-"""Many pictures, one device: files are decoded ahead and encoded behind the one loop that uses the device.
+"""Many pictures, one device: while one picture is on the device, others are read and written.
 
-    decode (threads) --> process (the calling thread) --> encode (threads)
+    worker 1:  decode | process | encode | decode | . . .
+    worker 2:           decode  |        | process | encode | . . .
 
-At most `workers` pictures wait on either side, so memory is bounded whatever the length of the list. (joblib's
-generators are no help here: they work ahead of a slow consumer without a bound.)
+Each joblib worker carries one picture at a time through all three stages, so memory is bounded by the number of
+workers; the device belongs to one of them at a time.
 """
 
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from threading import Condition, Lock
 from time import perf_counter
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
+
+from joblib import Parallel, delayed
 
 from hdrcli.errors import HdrError, OutOfMemoryError
 from hdrcli.files import Job
@@ -42,20 +45,34 @@ class Outcome:
     hint: str = ""
 
 
-class _Ticket:
-    """One job on its way, the result of its latest stage, and the seconds spent on it so far."""
+class _Crew:
+    """What the workers of one run share: the device, whose turn is one picture long, and the call to stop."""
 
-    def __init__(self, job: Job) -> None:
-        self.job = job
-        self.seconds = 0.0
-        self.result: Future[Any] = Future()
+    def __init__(self) -> None:
+        self.device = Lock()
+        self._changed = Condition()
+        self._busy = 0
+        self._stopped = False
 
-    def timed(self, stage: Callable[..., Any], *values: Any) -> Any:
-        start = perf_counter()
-        try:
-            return stage(self.job, *values)
-        finally:
-            self.seconds += perf_counter() - start
+    def start(self) -> bool:
+        """Whether another job may begin; each one that does ends with `end`."""
+        with self._changed:
+            self._busy += not self._stopped
+            return not self._stopped
+
+    def end(self) -> None:
+        with self._changed:
+            self._busy -= 1
+            self._changed.notify_all()
+
+    def stopped(self) -> bool:
+        return self._stopped
+
+    def stop(self) -> None:
+        """Lets no other job begin or reach the device, and waits for those that are past it."""
+        with self._changed:
+            self._stopped = True
+            self._changed.wait_for(lambda: self._busy == 0)
 
 
 def run(
@@ -69,60 +86,54 @@ def run(
 ) -> Generator[Outcome, None, None]:
     """Carries every job through the three stages and yields outcomes in the order of the jobs.
 
-    `process` runs in the calling thread, one job at a time; `decode` and `encode` run in threads. A job for which
-    `skip` holds is not touched. HdrError and MemoryError make a job fail while the others go on; any other exception
-    is a bug and propagates. On leaving early, as by Ctrl-C, what waits is dropped and encodes under way are finished.
+    `process` runs for one job at a time; `decode` and `encode` of others run beside it. A job for which `skip` holds
+    is not touched. HdrError and MemoryError make a job fail while the others go on; any other exception is a bug and
+    propagates. On leaving early, as by Ctrl-C, what has not reached the device is dropped and the rest is finished.
     """
-    readers, writers = ThreadPoolExecutor(workers, "decode"), ThreadPoolExecutor(workers, "encode")
-    waiting = deque(_Ticket(job) for job in jobs)
-    reading: deque[_Ticket] = deque()
-    writing: deque[_Ticket] = deque()
+    crew = _Crew()
+
+    def carry(job: Job) -> Outcome | None:
+        if not crew.start():
+            return None
+        try:
+            return Outcome(job=job, status="skipped") if skip(job) else _carry(crew, job, decode, process, encode)
+        finally:
+            crew.end()
+
+    team = Parallel(n_jobs=workers, backend="threading", return_as="generator", batch_size=1)
+    outcomes = team(delayed(carry)(job) for job in jobs)
     try:
-        while waiting or reading:
-            while waiting and len(reading) < workers:
-                ticket = waiting.popleft()
-                if skip(ticket.job):
-                    ticket.result.set_result(Outcome(job=ticket.job, status="skipped"))
-                else:
-                    ticket.result = readers.submit(ticket.timed, decode)
-                reading.append(ticket)
-            ticket = reading.popleft()
-            _advance(ticket, process, encode, writers)
-            writing.append(ticket)
-            while writing and (writing[0].result.done() or len(writing) > workers):
-                yield _outcome(writing.popleft())
-        while writing:
-            yield _outcome(writing.popleft())
+        for outcome in outcomes:  # noqa: UP028 - `yield from` would close joblib's generator, and it complains
+            yield outcome
     finally:
-        readers.shutdown(cancel_futures=True)
-        writers.shutdown(cancel_futures=True)
+        crew.stop()
+        deque(outcomes, maxlen=0)  # lets joblib come to its end: what had not begun comes back at once
 
 
-def _advance(
-    ticket: _Ticket,
+def _carry(
+    crew: _Crew,
+    job: Job,
+    decode: Callable[[Job], Decoded],
     process: Callable[[Job, Decoded], Processed],
     encode: Callable[[Job, Processed], Outcome],
-    writers: ThreadPoolExecutor,
-) -> None:
-    """Takes a decoded picture through the device and on to the writers; a failed or skipped one stays as it is."""
+) -> Outcome | None:
+    """All stages of one job; its seconds leave out the wait for the device. None where the run was stopped."""
+    start, waited = perf_counter(), 0.0
     try:
-        decoded = ticket.result.result()
-        if isinstance(decoded, Outcome):
-            return
-        processed = ticket.timed(process, decoded)
+        decoded = decode(job)
+        queued = perf_counter()
+        with crew.device:
+            waited = perf_counter() - queued
+            if crew.stopped():
+                return None
+            processed = process(job, decoded)
+        outcome = encode(job, processed)
     except (HdrError, MemoryError) as error:
-        ticket.result = Future()
-        ticket.result.set_exception(error)
-    else:
-        ticket.result = writers.submit(ticket.timed, encode, processed)
+        outcome = _failure(job, error)
+    return replace(outcome, seconds=perf_counter() - start - waited)
 
 
-def _outcome(ticket: _Ticket) -> Outcome:
-    try:
-        outcome: Outcome = ticket.result.result()
-        return replace(outcome, seconds=ticket.seconds)
-    except HdrError as error:
-        failure = error
-    except MemoryError:
-        failure = OutOfMemoryError("there is not enough memory for this picture", hint="use fewer --jobs")
-    return Outcome(job=ticket.job, status="failed", seconds=ticket.seconds, error=failure.message, hint=failure.hint)
+def _failure(job: Job, error: HdrError | MemoryError) -> Outcome:
+    if not isinstance(error, HdrError):
+        error = OutOfMemoryError("there is not enough memory for this picture", hint="use fewer --jobs")
+    return Outcome(job=job, status="failed", error=error.message, hint=error.hint)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Decoded = TypeVar("Decoded")
 
-_MOST_WORKERS = 4  # each may hold a picture or two
+_MOST_WORKERS = 4  # each holds a picture
 
 
 def plan(
@@ -98,7 +98,7 @@ def carry_out(
         lambda job: decode(_source(job)),
         lambda job, decoded: process(decoded),
         encode,
-        workers=shared.jobs or min(_MOST_WORKERS, os.cpu_count() or 1),
+        workers=shared.jobs or min(_MOST_WORKERS, 1 + (os.cpu_count() or 1)),
         skip=finished,
     )
     seen: list[Outcome] = []
