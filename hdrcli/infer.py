@@ -123,7 +123,7 @@ def _in_tiles(network: Network, image: Tensor, device: torch.device, precision: 
             values: Tensor = network(tiles, context)
         return values
 
-    for (row, column), values in run_tiled(image, forward, network.tiling, tile=tile, batch=batch):
+    for (row, column), values in run_tiled(network.located(image), forward, network.tiling, tile=tile, batch=batch):
         output[0, :, row, column] = values
     return network.finish(output, image, context)
 

@@ -29,6 +29,10 @@ class Network(nn.Module):
         """Looks at the whole (1, C, H, W) picture once: response curve, statistics, noise level."""
         return {}
 
+    def located(self, image: Tensor) -> Tensor:
+        """What tiles are cut from: the picture, with planes added where the network must know a pixel's place."""
+        return image
+
     def forward(self, tile: Tensor, context: Context) -> Tensor:
         """Pure and local: tiles (N, C, h, w) of the picture that `context` was prepared from."""
         raise NotImplementedError
