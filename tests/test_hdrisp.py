@@ -1,0 +1,200 @@
+"""raw_to_tonemappedHDR against numbers of the authors' own code, and its tiles against the whole picture."""
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tf_rule import DATA, published_arrays
+from torch import Tensor
+
+from hdrcli.errors import WeightsError, WrongStateError
+from hdrcli.nets.hdrisp import SPEC, HdrIsp, _Facts
+from hdrcli.tiling import run_tiled
+
+ATOL = 2e-5
+IMPORT = SPEC.importers["torch"]
+
+
+@cache
+def _expected() -> dict[str, Tensor]:
+    return {name: torch.from_numpy(array) for name, array in np.load(DATA / "hdrisp.npz").items()}
+
+
+@cache
+def _published() -> dict[str, Tensor]:
+    """As the authors save: from nn.DataParallel."""
+    return {f"module.{name}": torch.from_numpy(array) for name, array in published_arrays("hdrisp").items()}
+
+
+@pytest.fixture(scope="module")
+def published_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("hdrisp") / "raw_to_tonemappedHDR.pth"
+    torch.save(_published(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def network(published_file: Path) -> HdrIsp:
+    network = HdrIsp()
+    network.load_state_dict(IMPORT([published_file], {}))
+    return network
+
+
+def _slim(*, skip: bool = False) -> HdrIsp:
+    torch.manual_seed(3)
+    return HdrIsp(width=4, skip=skip).double()
+
+
+def _planes(height: int, width: int, count: int = 1) -> Tensor:
+    generator = torch.Generator().manual_seed(height + width)
+    return torch.rand(count, 4, height, width, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("level", range(5))
+@torch.inference_mode()
+def test_equals_the_authors_code(network: HdrIsp, level: int) -> None:
+    """Case a is a batch of two squares, b a single oblong, of which level 0 is compared at every fourth pixel."""
+    found = network.at_level(_expected()["a/input"], level)
+    worst = float((found - _expected()[f"a/level{level}"]).abs().max())
+    print(f"level {level}: differs by {worst:.1e}")
+    assert worst <= ATOL
+    if level in (4, 2):
+        oblong = network.at_level(_expected()["b/input"], level)
+        torch.testing.assert_close(oblong, _expected()[f"b/level{level}"], rtol=0, atol=ATOL)
+    if level == 0:
+        oblong = network.whole(_expected()["b/input"])[:, :, ::4, ::4]
+        torch.testing.assert_close(oblong, _expected()["b/level0_every4"], rtol=0, atol=ATOL)
+
+
+@torch.inference_mode()
+def test_statistics_are_those_of_the_whole() -> None:
+    network, image = _slim(), _planes(24, 40)
+    context = network.prepare(image)
+    assert all(len(value) == 1 for value in context.values())
+    assert torch.equal(network(image, context), network.whole(image))
+
+
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize(("height", "width"), [(416, 24), (16, 424)])
+@torch.inference_mode()
+def test_tiled_equals_whole(height: int, width: int, skip: bool) -> None:
+    """Tiles at all borders included, three at a time; a tile by itself gives something else."""
+    network, image = _slim(skip=skip), _planes(height, width)
+    whole, context = network.whole(image), network.prepare(image)
+    tiled = torch.full_like(whole, torch.nan)
+    tiles = run_tiled(network.located(image), lambda tile: network(tile, context), network.tiling, tile=16, batch=3)
+    for (rows, columns), values in tiles:
+        tiled[0, :, rows, columns] = values
+    assert (tiled - whole).abs().max() <= 1e-12
+    part = image[:, :, :16, :16]
+    assert (network.whole(part) - whole[:, :, :32, :32]).abs().max() > 1e-6, "statistics make no difference"
+
+
+@torch.inference_mode()
+def test_tiled_equals_whole_in_single_precision(network: HdrIsp) -> None:
+    image = _planes(16, 400).float()
+    whole, context = network.whole(image), network.prepare(image)
+    tiled = torch.full_like(whole, torch.nan)
+    for (rows, columns), values in run_tiled(
+        network.located(image), lambda tile: network(tile, context), network.tiling, tile=32
+    ):
+        tiled[0, :, rows, columns] = values
+    worst = float((tiled - whole).abs().max())
+    print(f"tiled differs by {worst:.1e}")
+    assert worst <= 5e-6
+
+
+@torch.inference_mode()
+def test_a_tile_must_say_where_it_lies() -> None:
+    network, image = _slim(), _planes(32, 24)
+    context = network.prepare(image)
+    with pytest.raises(WrongStateError, match="where in the picture"):
+        network(image[:, :, :16], context)
+
+
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize("axis", [2, 3], ids=["rows", "columns"])
+@torch.inference_mode()
+def test_the_halo_is_exact(axis: int, skip: bool) -> None:
+    """Whatever a value that is not a number reaches, an output pixel depends on it; all phases of the lattice."""
+    network = _slim(skip=skip).float()
+    middle = 184
+    image = _planes(*((2 * middle, 16) if axis == 2 else (16, 2 * middle))).float()
+    context = network.prepare(image)
+    reaches = []
+    for edge in range(middle, middle + 8):
+        for before in (True, False):
+            spoilt = image.clone()
+            side = spoilt.narrow(axis, 0, edge) if before else spoilt.narrow(axis, edge, 2 * middle - edge)
+            side.fill_(torch.nan)
+            places = network(spoilt, context).isnan().any(dim=5 - axis).any(dim=1)[0].nonzero() // 2
+            reaches.append(int(places.max()) - edge + 1 if before else edge - int(places.min()))
+    assert max(reaches) == network.tiling.halo == 171
+
+
+def test_doubling_is_that_of_aligned_corners() -> None:
+    """What it does piece by piece is what torch does with the whole."""
+    image, x = _planes(24, 40), torch.rand(2, 3, 12, 20, dtype=torch.float64)
+    expected = torch.nn.functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
+    torch.testing.assert_close(_Facts(image, {}).doubled(x), expected, rtol=0, atol=1e-14)
+
+
+@torch.inference_mode()
+def test_pictures_of_a_batch_do_not_mix() -> None:
+    network, batch = _slim(), _planes(16, 24, count=3)
+    apart = torch.cat([network(picture[None], {}) for picture in batch])
+    torch.testing.assert_close(network(batch, {}), apart, rtol=0, atol=1e-12)
+
+
+@torch.inference_mode()
+def test_skip_adds_to_the_last_level_alone() -> None:
+    plain, with_skip = _slim(), _slim(skip=True)
+    state = with_skip.state_dict()
+    assert set(state) - set(plain.state_dict()) == {"skip.weight"}
+    plain.load_state_dict({name: value for name, value in state.items() if name != "skip.weight"})
+    image = _planes(16, 24) - 0.1
+    assert torch.equal(plain.at_level(image, 1), with_skip.at_level(image, 1))
+    assert (plain.whole(image) - with_skip.whole(image)).abs().max() > 1e-3
+    with_skip.skip.weight.zero_()
+    assert torch.equal(plain.whole(image), with_skip.whole(image))
+
+
+@pytest.mark.parametrize("level", range(5))
+def test_every_level_can_be_trained(level: int) -> None:
+    """All that lies at and below a level learns from it; what lies above, and the other outputs, does not."""
+    network = _slim()
+    picture = network.at_level(_planes(32, 48), level)
+    assert picture.shape == (1, 3, 64 >> level, 96 >> level)
+    picture.square().mean().backward()
+    learning = {name for name, value in network.named_parameters() if value.grad is not None}
+    above = tuple(f"{part}{upper}." for upper in range(level) for part in ("level", "up"))
+    outputs = tuple(f"out.{other}." for other in range(5) if other != level)
+    expected = {name for name in network.state_dict() if not name.startswith(above + outputs)}
+    assert learning == expected
+    assert all(value.grad is None or value.grad.isfinite().all() for value in network.parameters())
+
+
+@torch.inference_mode()
+def test_half_precision_is_close(network: HdrIsp) -> None:
+    """Statistics stay in single precision."""
+    image = _expected()["b/input"]
+    context = network.prepare(image)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = network(image, context)
+    worst = float((found.float() - network.whole(image)).abs().max())
+    print(f"bfloat16 differs by {worst:.1e}")
+    assert worst <= 0.05
+
+
+def test_import_is_strict(tmp_path: Path, published_file: Path) -> None:
+    path = tmp_path / "other.pth"
+    torch.save({name: value for name, value in _published().items() if "IEM_l1_4.fc3" not in name}, path)
+    with pytest.raises(WeightsError, match=r"IEM_l1_4.fc3.weight is missing; IEM_l1_4.fc3.bias is missing$"):
+        IMPORT([path], {})
+    with pytest.raises(WeightsError, match=r"conv_l1_d1.conv_3a.conv2d.weight is 32x4x3x3, not 16x4x3x3.* more"):
+        IMPORT([published_file], {"width": 16})
+    with pytest.raises(WeightsError, match=r"skip"):
+        IMPORT([published_file], {"skip": True})
