@@ -51,13 +51,11 @@ def train(
     kept: dict[str, Tensor] = {}
     kept_scores: Scores = {}
     started = checked = time.monotonic()
-    running, step, done = 0.0, 0, False
-    while not done:
-        progress = max((time.monotonic() - started) / plan.seconds, step / plan.steps)
-        done = progress >= 1
+    running, step, progress = 0.0, 0, 0.0
+    while progress < 1:
         warm = min(1.0, (step + 1) / 100)
         for group in optimizer.param_groups:
-            group["lr"] = plan.rate * warm * (0.5 + 0.5 * math.cos(math.pi * min(progress, 1)))
+            group["lr"] = plan.rate * warm * (0.5 + 0.5 * math.cos(math.pi * progress))
         network.train()
         value = loss(network, next(batches))
         if not math.isfinite(value.item()):
@@ -70,7 +68,8 @@ def train(
         step += 1
         _average(averaged, network, min(plan.average, step / (step + 10)))
         running = value.item() if step == 1 else 0.99 * running + 0.01 * value.item()
-        if done or time.monotonic() - checked > plan.check_every:
+        progress = max((time.monotonic() - started) / plan.seconds, step / plan.steps)
+        if progress >= 1 or time.monotonic() - checked > plan.check_every:
             checked = time.monotonic()
             scores = score(averaged)
             text = "  ".join(f"{name} {number:.3f}" for name, number in scores.items())

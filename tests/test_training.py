@@ -1,0 +1,126 @@
+"""Training: the parts keep their promises, and a short run from the command line gives a model that works at once."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+from hdrcli import camera, cards, codecs, scene
+from hdrcli.cli.main import app
+from hdrcli.cli.train import duration
+from hdrcli.color import Float32
+from hdrcli.errors import UsageError
+from hdrcli.image import Image, Transfer
+from hdrcli.nets import lumen as net
+from hdrcli.training import loop, lumen, lumenraw, pool
+
+
+@pytest.fixture(scope="module")
+def room() -> Float32:
+    return scene.render(256, 192).repeat(2, axis=0).repeat(2, axis=1)
+
+
+def test_curves_come_back_from_their_coefficients() -> None:
+    rng = np.random.default_rng(0)
+    tables = np.stack([lumen.curve_table(camera.random_curve(rng)) for _ in range(400)])
+    network = net.Lumen(**net.SPEC.tiny)
+    lumen.set_curves(network, tables[:300])
+    with torch.no_grad():
+        found = network.curve(lumen.coefficients(network, tables)).numpy()
+    error = np.sqrt(np.mean((found - tables) ** 2, axis=1))
+    assert np.median(error) < 0.003, f"median RMS error of a curve is {np.median(error):.4f}"
+
+
+def test_a_shot_is_exposed_and_described(room: Float32) -> None:
+    shot = lumen.shoot(room, np.random.default_rng(1), "noisy", (0.05, 0.05))
+    clipped = (shot.codes.max(axis=2) >= 250).mean()
+    assert 0.03 < clipped < 0.2, f"{clipped:.1%} of the pixels are clipped"
+    assert shot.found.shape == (net.FEATURES,)
+    assert (shot.light[shot.codes.max(axis=2) < 250] <= 1.01).mean() > 0.99
+
+
+def test_a_sample_of_mosaics_matches_its_target(room: Float32) -> None:
+    planes, target = lumenraw.sample(room, np.random.default_rng(2), bits=14)
+    blocks = target.reshape(192, 2, 256, 2, 3).mean(axis=(1, 3))
+    found = np.stack([planes[2], (planes[1] + planes[3]) / 2, planes[0]], axis=-1)
+    middle = (blocks.max(axis=2) > 0.02) & (blocks.max(axis=2) < 1)
+    stops = np.median(np.log2(np.maximum(found[middle], 1e-4) / blocks[middle]))
+    assert abs(stops) < 0.4, f"the mosaic is {stops:+.2f} stops from its target"
+
+
+def _linear_problem() -> tuple[nn.Module, list[dict[str, torch.Tensor]]]:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(64, 4, generator=generator)
+    return nn.Linear(4, 1), [{"x": inputs, "y": inputs @ torch.tensor([[1.0], [-2.0], [0.5], [3.0]])}]
+
+
+def _loss(network: nn.Module, batch: loop.Batch) -> torch.Tensor:
+    return ((network(batch["x"]) - batch["y"]) ** 2).mean()
+
+
+def test_the_loop_learns_and_keeps_the_best(tmp_path: Path) -> None:
+    network, batches = _linear_problem()
+    plan = loop.Plan(seconds=60, steps=400, rate=0.05, average=0.9)
+    before = _loss(network, batches[0]).item()
+    score = lambda candidate: {"error": _loss(candidate, batches[0]).item()}  # noqa: E731
+    state, scores = loop.train(network, iter(batches * 400), _loss, score, "error", plan, tmp_path / "a" / "best.pt")
+    assert scores["steps"] == 400
+    assert scores["error"] < 0.02 * before
+    assert torch.equal(torch.load(tmp_path / "a" / "best.pt")["weight"], state["weight"])
+
+
+def test_the_loop_stops_at_a_loss_that_is_not_finite(tmp_path: Path) -> None:
+    network, batches = _linear_problem()
+    broken = {"x": batches[0]["x"] * float("nan"), "y": batches[0]["y"]}
+    plan = loop.Plan(seconds=60, steps=10, check_every=0)
+    source = iter([*batches * 3, broken, *batches * 6])
+    state, scores = loop.train(network, source, _loss, lambda _: {"error": 1.0}, "error", plan, tmp_path / "best.pt")
+    assert scores["steps"] == 3
+    assert all(tensor.isfinite().all() for tensor in state.values())
+
+
+def test_scenes_that_are_only_sky_count_less() -> None:
+    pixels = np.ones((400, 800, 3), np.float32)
+    scenes = [pool.Scene("a", pixels, sky=False), pool.Scene("b_puresky", pixels, sky=True)]
+    assert len(pool.views(scenes, 3, seed=0)) == 4
+    assert len(pool.windows(scenes, 3, seed=0)) == 3
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90m", 5400), ("2h", 7200), ("1.5s", 1.5)])
+def test_durations(text: str, seconds: float) -> None:
+    assert duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "90", "m", "-5m", "0s", "1 h"])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(UsageError, match="is no time"):
+        duration(text)
+
+
+def test_a_short_run_gives_a_model_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: Float32) -> None:
+    monkeypatch.setenv(cards.FOLDER_VARIABLE, str(tmp_path / "models"))
+    for part in ("train", "val"):
+        (tmp_path / part).mkdir()
+        codecs.write(Image(room, Transfer.LINEAR), tmp_path / part / "room.exr", "exr")
+    command = ["train", "lumenraw", "--data", str(tmp_path), "-o", "mine", "--time-limit", "1s"]
+    result = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert result.exit_code == 0
+    card = cards.find("mine")
+    assert card.training["seed"] == 0 and card.scores["val"]["psnr"] > 10
+    assert not list((tmp_path / "models").glob("*.checkpoint"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["train", "fhdr2", "--data", ".", "-o", "x"], "cannot be trained"),
+        (["train", "lumen", "--data", "nowhere", "-o", "x"], "has no folder train"),
+        (["train", "lumen", "--data", ".", "-o", "../x"], "name"),
+    ],
+)
+def test_bad_requests_are_refused_before_any_work(arguments: list[str], says: str) -> None:
+    result = CliRunner().invoke(app, arguments)
+    assert says in str(result.exception), result.exception
