@@ -40,7 +40,7 @@ class HdrIsp(Network):
     def __init__(self, width: int = 32, skip: bool = False) -> None:
         super().__init__()
         w1, w2, w3, w4 = (width << level for level in range(4))
-        self.tiling = Tiling(multiple_of=8, halo=171, scale=2, tile=512, minimum=16)
+        self.tiling = Tiling(multiple_of=8, halo=171, scale=2, tile=1024, minimum=16)
         self.encode1 = _Pair(_PLANES, w1, norm=False)
         self.encode2 = _Pair(w1, w2)
         self.encode3 = _Pair(w2, w3)
