@@ -17,7 +17,7 @@ from hdrcli.errors import WeightsError
 from hdrcli.nets.fhdr import FHDR, SPEC
 
 ATOL = 1e-5
-IMPORT = SPEC.importers["torch"]
+IMPORT = SPEC.importers["torch-state-dict"]
 
 
 @cache

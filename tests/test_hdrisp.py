@@ -14,7 +14,7 @@ from hdrcli.nets.hdrisp import SPEC, HdrIsp, _Facts
 from hdrcli.tiling import run_tiled
 
 ATOL = 2e-5
-IMPORT = SPEC.importers["torch"]
+IMPORT = SPEC.importers["torch-state-dict"]
 
 
 @cache

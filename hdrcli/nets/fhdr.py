@@ -146,7 +146,7 @@ SPEC = NetSpec(
     task="expand",
     gives="linear",
     build=FHDR,
-    importers={"torch": import_torch},
+    importers={"torch-state-dict": import_torch},
     deviations=(
         "the feedback starts afresh for every picture; the authors' code carries it over from the picture before",
         "RGB comes out; the authors' weights give BGR and are turned round on import",

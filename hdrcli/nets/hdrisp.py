@@ -382,7 +382,7 @@ SPEC = NetSpec(
     task="develop",
     gives="srgb",
     build=HdrIsp,
-    importers={"torch": import_torch},
+    importers={"torch-state-dict": import_torch},
     deviations=(
         "statistics of a picture larger than one tile are measured on the whole picture and shared by its tiles",
         "with skip, a learned demosaic of the asinh-coded planes is added before the last sigmoid",
