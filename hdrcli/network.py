@@ -20,7 +20,7 @@ class Network(nn.Module):
 
     A network of task "expand" takes (N, 3, H, W) sRGB-encoded RGB in [0, 1] and gives (N, 3, H, W) scene-linear BT.709
     RGB, where 1.0 is the level at which the camera clips. One of task "develop" takes (N, 4, h, w) packed Bayer planes
-    B, Gb, R, Gr (see `hdrcli.sensor`) and gives (N, 3, 2h, 2w), linear or sRGB-encoded as its spec says.
+    B, Gr, R, Gb (see `hdrcli.sensor`) and gives (N, 3, 2h, 2w), linear or sRGB-encoded as its spec says.
     """
 
     tiling: Tiling  # set in __init__: may depend on hyper-parameters

@@ -60,9 +60,9 @@ def _output(network: Network, task: str) -> Float64:
 
 
 def _mosaic(rgb: Float32) -> Float32:
-    """(4, 48, 64) planes B, Gb, R, Gr (see `hdrcli.sensor`) of the picture, taken as light by squaring it."""
+    """(4, 48, 64) planes B, Gr, R, Gb (see `hdrcli.sensor`) of the picture, taken as light by squaring it."""
     red, green, blue = (rgb * rgb).transpose(2, 0, 1)
-    return np.stack([blue[1::2, 1::2], green[1::2, 0::2], red[0::2, 0::2], green[0::2, 1::2]])
+    return np.stack([blue[1::2, 1::2], green[0::2, 1::2], red[0::2, 0::2], green[1::2, 0::2]])
 
 
 def _plain(values: Float64) -> list[float]:

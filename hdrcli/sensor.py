@@ -1,9 +1,11 @@
 """The Bayer mosaic of a camera: its geometry, its levels, its colour, and the two ways to feed it to a network.
 
-A packed mosaic has the four planes B, Gb, R, Gr, in that order, of the 2x2 block
+A packed mosaic has the four planes B, Gr, R, Gb, in that order, of the 2x2 block
 
         R  Gr
         Gb B
+
+which is how raw_to_tonemappedHDR packs (its code calls the green of the red row Gb, and the other one Gr).
 """
 
 from dataclasses import dataclass, field
@@ -15,8 +17,8 @@ from numpy.typing import NDArray
 from hdrcli.color import BT709, Float32, Float64, luminance, rgb_to_xyz
 from hdrcli.image import Metadata
 
-PLANES = ("B", "Gb", "R", "Gr")
-_PLACES = ((1, 1), (1, 0), (0, 0), (0, 1))  # (row, column) in the 2x2 block of each plane
+PLANES = ("B", "Gr", "R", "Gb")
+_PLACES = ((1, 1), (0, 1), (0, 0), (1, 0))  # (row, column) in the 2x2 block of each plane
 
 MIDDLE_GREY = 0.18
 _DARKEST = 1e-4  # floor of the luminance in the anchor's logarithm, in parts of the white level
@@ -65,12 +67,12 @@ class Mosaic:
 
 
 def pack(mosaic: Float32) -> Float32:
-    """(H, W) mosaic with R at (0, 0) to (4, H/2, W/2) planes B, Gb, R, Gr."""
+    """(H, W) mosaic with R at (0, 0) to (4, H/2, W/2) planes B, Gr, R, Gb."""
     return np.ascontiguousarray(np.stack([mosaic[row::2, column::2] for row, column in _PLACES]))
 
 
 def unpack(planes: Float32) -> Float32:
-    """(4, h, w) planes B, Gb, R, Gr to the (2h, 2w) mosaic; the inverse of `pack`."""
+    """(4, h, w) planes B, Gr, R, Gb to the (2h, 2w) mosaic; the inverse of `pack`."""
     _, height, width = planes.shape
     mosaic = np.empty((2 * height, 2 * width), planes.dtype)
     for plane, (row, column) in zip(planes, _PLACES, strict=True):
@@ -92,7 +94,7 @@ def canonical(mosaic: Mosaic, ev: float = 0.0) -> Float32:
 
     Black level and white level removed, white balance and the camera matrix applied per 2x2 block (the difference of
     the two greens is kept), clipped highlights drawn to neutral, everything scaled by the anchor of the whole picture
-    and by 2^ev. Returns (4, h, w) float32 planes B, Gb, R, Gr; values may be negative (noise) and above 1.
+    and by 2^ev. Returns (4, h, w) float32 planes B, Gr, R, Gb; values may be negative (noise) and above 1.
     """
     planes = camera_linear(mosaic)
     gain = np.float32(anchor(planes) * 2.0**ev)
@@ -102,9 +104,9 @@ def canonical(mosaic: Mosaic, ev: float = 0.0) -> Float32:
 def camera_linear(mosaic: Mosaic) -> Float32:
     """`canonical` before the anchor: (4, h, w) in parts of the sensor's white level."""
     levels = parts_of_white(mosaic)
-    blue, gb, red, gr = levels
+    blue, gr, red, gb = levels
     green, difference = (gr + gb) / 2, gr - gb
-    clipped_blue, clipped_gb, clipped_red, clipped_gr = clipped(levels, mosaic)
+    clipped_blue, clipped_gr, clipped_red, clipped_gb = clipped(levels, mosaic)
     clip = [clipped_red, np.maximum(clipped_gr, clipped_gb), clipped_blue]
     red, blue = red * np.float32(mosaic.balance[0]), blue * np.float32(mosaic.balance[2])
     green = np.where(clip[1] > 0, np.maximum(green, green + clip[1] * ((red + blue) / 2 - green)), green)
@@ -121,7 +123,7 @@ def anchor(planes: Float32) -> float:
 
     Luminance is box-averaged over 8x8 sensor pixels first, so that noise does not pull the logarithm down.
     """
-    blue, gb, red, gr = planes
+    blue, gr, red, gb = planes
     light = luminance(np.stack([red, (gr + gb) / 2, blue], axis=-1))
     height, width = light.shape
     small = cv2.resize(light, (max(width // 4, 1), max(height // 4, 1)), interpolation=cv2.INTER_AREA)
@@ -215,7 +217,7 @@ def grey_world(mosaic: Mosaic) -> Float64 | None:
     can be judged.
     """
     levels = parts_of_white(mosaic)
-    blue, gb, red, gr = levels
+    blue, gr, red, gb = levels
     worst = clipped(levels, mosaic).max(axis=0)
     size = max(red.shape[1] // 4, 1), max(red.shape[0] // 4, 1)
     red, green, blue, worst = (

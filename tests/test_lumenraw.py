@@ -8,7 +8,7 @@ from hdrcli.nets.lumenraw import LumenRaw
 
 
 def _packed(mosaic: torch.Tensor) -> torch.Tensor:
-    return torch.stack([mosaic[1::2, 1::2], mosaic[1::2, 0::2], mosaic[0::2, 0::2], mosaic[0::2, 1::2]])[None]
+    return torch.stack([mosaic[1::2, 1::2], mosaic[0::2, 1::2], mosaic[0::2, 0::2], mosaic[1::2, 0::2]])[None]
 
 
 def test_the_demosaic_of_a_ramp_is_the_ramp() -> None:

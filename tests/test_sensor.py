@@ -52,7 +52,7 @@ def test_unpack_is_the_inverse_of_pack(rows: int, columns: int, seed: int) -> No
     counts = np.random.default_rng(seed).random((2 * rows, 2 * columns), np.float32)
     planes = sensor.pack(counts)
     np.testing.assert_array_equal(sensor.unpack(planes), counts)
-    np.testing.assert_array_equal(planes[:, 0, 0], [counts[1, 1], counts[1, 0], counts[0, 0], counts[0, 1]])
+    np.testing.assert_array_equal(planes[:, 0, 0], [counts[1, 1], counts[0, 1], counts[0, 0], counts[1, 0]])
 
 
 @given(st.sampled_from(PATTERNS), st.integers(2, 9), st.integers(2, 9))

@@ -31,7 +31,7 @@ _KERNELS = (3, 5, 7, 9)
 
 
 class HdrIsp(Network):
-    """(N, 4, h, w) planes B, Gb, R, Gr to (N, 3, 2h, 2w) sRGB-encoded RGB in (0, 1); h and w are multiples of 8.
+    """(N, 4, h, w) planes B, Gr, R, Gb to (N, 3, 2h, 2w) sRGB-encoded RGB in (0, 1); h and w are multiples of 8.
 
     width: channels at packed size, 32 in the paper; twice as many at each level below. skip: adds a learned linear
     demosaic of the asinh-coded planes before the last sigmoid (a deviation; published weights have none).

@@ -23,11 +23,11 @@ _IMMERKAER = ((1.0, -2.0, 1.0), (-2.0, 4.0, -2.0), (1.0, -2.0, 1.0))
 _BLOCK = 8  # packed pixels
 _BINS = 12  # of brightness
 _QUIET = 0.3  # quantile of the blocks of one brightness that is taken for noise alone
-_BLUE, _GB, _RED, _GR = range(4)
+_BLUE, _GR, _RED, _GB = range(4)
 
 
 class LumenRaw(Network):
-    """(N, 4, h, w) canonical planes B, Gb, R, Gr to (N, 3, 2h, 2w) linear BT.709 RGB, mid-grey at 0.18."""
+    """(N, 4, h, w) canonical planes B, Gr, R, Gb to (N, 3, 2h, 2w) linear BT.709 RGB, mid-grey at 0.18."""
 
     def __init__(self, widths: Sequence[int] = (32, 48, 96, 128, 160)) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ def decode(code: Tensor) -> Tensor:
 
 
 def demosaic(planes: Tensor) -> Tensor:
-    """Bilinear interpolation of (N, 4, h, w) planes B, Gb, R, Gr to (N, 3, 2h, 2w) RGB."""
+    """Bilinear interpolation of (N, 4, h, w) planes B, Gr, R, Gb to (N, 3, 2h, 2w) RGB."""
     zero = torch.zeros_like(planes[:, _BLUE])
     red = torch.stack([planes[:, _RED], zero, zero, zero], dim=1)
     green = torch.stack([zero, planes[:, _GR], planes[:, _GB], zero], dim=1)

@@ -64,7 +64,7 @@ def contact_sheet(picture: Image, expanded: Image, reference: Image, developed: 
         _exposures(name, image.to(Transfer.LINEAR).pixels)
         for name, image in (("demo.jpg", picture), ("expanded", expanded), ("truth", reference))
     ]
-    blue, gb, red, gr = sensor.canonical(mosaic)
+    blue, gr, red, gb = sensor.canonical(mosaic)
     plain = OPERATORS["none"](np.stack([red, (gr + gb) / 2, blue], axis=-1))
     grey = sensor.MIDDLE_GREY / np.exp(np.mean(np.log(np.maximum(reference.pixels.mean(axis=2), 1e-4))))
     fused = OPERATORS["fusion"](reference.pixels * np.float32(grey))
