@@ -30,8 +30,13 @@ def gain(prediction: Float32, reference: Float32, unclipped: NDArray[np.bool_]) 
 
 def pu_psnr(prediction: Float32, reference: Float32, where: NDArray[np.bool_] | None = None) -> float:
     """PSNR in dB between PU21 values, over all pixels or over those of the (H, W) mask `where`."""
-    error = (pu21(WHITE * prediction) - pu21(WHITE * reference)) ** 2
-    return float(10 * np.log10(PEAK**2 / max(float(np.mean(error if where is None else error[where])), 1e-9)))
+    return psnr(pu21(WHITE * prediction), pu21(WHITE * reference), where)
+
+
+def psnr(units: Float32, wanted: Float32, where: NDArray[np.bool_] | None = None) -> float:
+    """PSNR in dB of values that are PU21 units already."""
+    error = np.square(units - wanted) if where is None else np.square(units[where] - wanted[where])
+    return float(10 * np.log10(PEAK**2 / max(float(np.mean(error)), 1e-9)))
 
 
 def stops(prediction: Float32, reference: Float32, where: NDArray[np.bool_]) -> float:

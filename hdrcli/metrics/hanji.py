@@ -1,0 +1,113 @@
+"""Scores of HDR pictures made from one photograph: PU21 after what no single photograph can know is taken away.
+
+Hanji, Mantiuk, Eilertsen, Hajisharif, Unger, "Comparison of single image HDR reconstruction methods - the caveats of
+quality assessment", SIGGRAPH 2022. Pictures are linear BT.709 RGB, (H, W, 3), 1.0 at the level where the camera clips
+and shown at 203 cd/m2; see `hdrcli.metrics.pu`.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hdrcli.color import BT709, Float32, Float64, rgb_to_xyz
+from hdrcli.metrics import pu
+from hdrcli.metrics.vsi import vsi
+
+DARKEST, PEAK = 0.005, 10000.0  # cd/m2, the range of the display
+
+_TO_XYZ = rgb_to_xyz(BT709).astype(np.float32)
+_FROM_XYZ = np.linalg.inv(rgb_to_xyz(BT709)).astype(np.float32)
+_DEGREE = 3  # of the polynomials
+_PULL = 0.01  # of the chromaticity's polynomial towards leaving colours as they are
+_UV_SCALE = 410 / 255  # brings u'v' to about 0..1
+_LEAST = 1e-4  # of X, Y and Z
+
+# Constants of the perceptual quantiser, SMPTE ST 2084.
+_M1, _M2, _C1, _C2, _C3 = 2610 / 16384, 2523 / 32, 3424 / 4096, 2413 / 128, 2392 / 128
+
+
+def align(prediction: Float32, reference: Float32, clipped: NDArray[np.bool_]) -> Float32:
+    """The prediction times the one gain that fits it to the reference where the photograph is not clipped."""
+    return np.float32(pu.gain(prediction, reference, ~clipped)) * prediction
+
+
+def scores(aligned: Float32, reference: Float32, clipped: NDArray[np.bool_]) -> dict[str, float]:
+    """The four main scores of a picture that `align` has scaled; those of clipped pixels are NaN where there are none.
+
+    pu_psnr: dB over all pixels. pu_psnr_crf: the same after `correct_response`. pu_psnr_clip: as pu_psnr, over the
+    (H, W) mask `clipped` alone. stops_clip: RMS of log2 luminance there.
+    """
+    wanted = pu.pu21(pu.WHITE * reference)
+    shown = pu.pu21(pu.WHITE * aligned)
+    corrected = pu.pu21(pu.WHITE * correct_response(aligned, reference))
+    some = bool(clipped.any())
+    return {
+        "pu_psnr": pu.psnr(shown, wanted),
+        "pu_psnr_crf": pu.psnr(corrected, wanted),
+        "pu_psnr_clip": pu.psnr(shown, wanted, clipped) if some else float("nan"),
+        "stops_clip": pu.stops(aligned, reference, clipped) if some else float("nan"),
+    }
+
+
+def pu_vsi(aligned: Float32, reference: Float32) -> float:
+    """VSI of PU21 values, 0 to 1.
+
+    PU21 puts 100 cd/m2, the white of an ordinary display, at 256, so its values are on the scale of 8-bit codes for
+    which VSI's constants are made; highlights exceed it, up to 595. Scaled down to 255 they would score too well.
+    """
+    return vsi(pu.pu21(pu.WHITE * aligned), pu.pu21(pu.WHITE * reference))
+
+
+def correct_response(prediction: Float32, reference: Float32) -> Float32:
+    """The prediction with the global curve and colour change that bring it closest to the reference.
+
+    Least squares with 20 parameters: a cubic of luminance, PQ-encoded, and a cubic of u' and v' with their product,
+    drawn a little towards the identity. Both pictures (H, W, 3), relative; so is the result.
+    """
+    found = _luminance_uv(prediction)
+    wanted = _luminance_uv(reference)
+    codes = _fit(_pq(found[:, :1]), _pq(wanted[:, :1]), pull=0.0)
+    light = _from_pq(np.clip(codes, _pq(np.array(DARKEST)), 1))
+    uv = _fit(found[:, 1:], wanted[:, 1:], pull=_PULL) / _UV_SCALE
+    return _to_rgb(light[:, 0], uv).reshape(prediction.shape) / np.float32(pu.WHITE)
+
+
+def _fit(values: Float64, wanted: Float64, *, pull: float) -> Float64:
+    """Cubic of (N, C) values with products between channels that comes closest to `wanted`, evaluated."""
+    pixels, channels = values.shape
+    powers = [values**degree for degree in range(_DEGREE, 0, -1)]
+    products = [values[:, :1] * values[:, 1:]] if channels == 2 else []
+    terms = np.concatenate([*powers, *products, np.ones((pixels, 1))], axis=1)
+    count = terms.shape[1]
+    identity = np.zeros((count, channels))
+    first = channels * (_DEGREE - 1)
+    identity[first : first + channels] = np.eye(channels)
+    weight = pull * pixels / count
+    normal = terms.T @ terms + weight * np.eye(count)
+    solution, *_ = np.linalg.lstsq(normal, terms.T @ wanted + weight * identity, rcond=None)
+    return np.asarray(terms @ solution)
+
+
+def _luminance_uv(picture: Float32) -> Float64:
+    """(H, W, 3) relative light to (N, 3): luminance in cd/m2, and u' and v' of CIE 1976, scaled."""
+    nits = np.maximum(np.float32(pu.WHITE) * picture.reshape(-1, 3), np.float32(DARKEST))
+    x, y, z = np.maximum(nits @ _TO_XYZ.T, np.float32(_LEAST)).T.astype(np.float64)
+    total = x + 15 * y + 3 * z
+    return np.stack([y, 4 * _UV_SCALE * x / total, 9 * _UV_SCALE * y / total], axis=1)
+
+
+def _to_rgb(light: Float64, uv: Float64) -> Float32:
+    u, v = np.maximum(uv.T, _LEAST)
+    x = light * 9 * u / (4 * v)
+    z = light * (12 - 3 * u - 20 * v) / (4 * v)
+    xyz = np.maximum(np.stack([x, light, z], axis=1), _LEAST).astype(np.float32)
+    return np.asarray(np.maximum(xyz @ _FROM_XYZ.T, 0), np.float32)
+
+
+def _pq(nits: Float64) -> Float64:
+    power = (np.minimum(nits, PEAK) / PEAK) ** _M1
+    return np.asarray(((_C1 + _C2 * power) / (1 + _C3 * power)) ** _M2)
+
+
+def _from_pq(codes: Float64) -> Float64:
+    root = codes ** (1 / _M2)
+    return np.asarray(PEAK * (np.maximum(root - _C1, 0) / (_C2 - _C3 * root)) ** (1 / _M1))
