@@ -25,6 +25,8 @@ DISPLAY_P3 = Primaries("Display P3", (0.680, 0.320), (0.265, 0.690), (0.150, 0.0
 ADOBE_RGB = Primaries("Adobe RGB (1998)", (0.640, 0.330), (0.210, 0.710), (0.150, 0.060))
 BT2020 = Primaries("BT.2020", (0.708, 0.292), (0.170, 0.797), (0.131, 0.046))  # ITU-R BT.2020
 
+SDR_WHITE = 203.0  # cd/m2 of diffuse white, ITU-R BT.2408
+
 LUMINANCE_709 = np.array([0.2126, 0.7152, 0.0722], np.float32)  # ITU-R BT.709 luma weights, on linear light
 
 # Adapted from the Bradford cone responses (ICC.1:2022, annex E).

@@ -21,6 +21,8 @@ class Metadata:
     """What travels with the pixels: EXIF block, camera, where it came from, what was done to it."""
 
     exif: bytes = b""  # a TIFF-structured EXIF block without the "Exif\0\0" prefix; Orientation already applied
+    xmp: bytes = b""  # the XMP packet of the file
+    jpeg: bytes = b""  # the file itself where it is a JPEG, for an output that keeps its coded picture
     source: str = ""  # the file's name or "-"
     profile: str = ""  # description of the ICC profile the file carried, "" when none
     bits: int = 0  # bits per channel in the file, 0 when not from a file

@@ -20,6 +20,7 @@ from hdrcli import cards, codecs, files
 from hdrcli.cli import develop as develop_command
 from hdrcli.cli import expand as expand_command
 from hdrcli.cli import main as entry
+from hdrcli.cli.convert import ULTRA_HDR
 from hdrcli.image import Image, Transfer
 from hdrcli.tonemap import OPERATORS
 
@@ -201,11 +202,13 @@ def test_tree_and_list_of_files(hdr: Any) -> None:
         (["expand", "a.png", "--gamma", "0"], "gamma must be above 0"),
         (["expand", "a.png", "--ev", "nan"], "ev must be a finite number"),
         (["expand", "a.png", "--format", "pdf"], "formats: exr"),
-        (["expand", "a.png", "-o", "x.jpg"], "does not end like a exr file"),
+        (["expand", "a.png", "-o", "x.webp"], "does not end like a exr file"),
         (["expand", "a.png", "-o", "x.exr", "--format", "hdr"], "does not end like a hdr file"),
         (["expand", "a.png", "-o", "a.png"], "is one of the inputs"),
         (["expand", "a.png", "-o", "-", "--json"], "standard output cannot take both"),
         (["expand", "a.png", "-o", "-", "--preview"], "preview"),
+        (["expand", "a.png", "-o", "-", "-f", "exr", "-f", "hdr"], "not several formats"),
+        (["expand", "a.png", "--white-nits", "0"], "white_nits must be above 0"),
         (["expand", "a.png", "--device", "tpu"], "there is no device"),
         (["expand", "a.png", "--model", "lumenraw"], "for develop, not for expand"),
         (["expand", "a.png", "--tile", "10"], "tile"),
@@ -266,6 +269,32 @@ def test_exr_options_and_no_metadata(hdr: Any) -> None:
     assert sizes["half"] < sizes["none"]
     hdr("expand", "a.png", "-o", "bare.exr", "--no-metadata")
     assert not codecs.read(Path("bare.exr")).meta.extra
+
+
+def test_several_formats_in_one_run(hdr: Any) -> None:
+    write_picture("a.png")
+    codecs.write(codecs.read(Path("a.png")), Path("a.jpg"), "jpg")
+    done = hdr("expand", "a.jpg", "-f", "exr", "-f", "uhdr", "--format", "exr", "--white-nits", "100", "--json")
+    assert done.code == 0, done.err
+    assert [(r["target"], r["status"]) for r in done.records] == [("a_hdr.exr", "written"), ("a_hdr.jpg", "written")]
+    assert codecs.read(Path("a_hdr.exr")).white == 100
+    shown = codecs.read(Path("a_hdr.jpg"))
+    np.testing.assert_array_equal(shown.pixels, codecs.read(Path("a.jpg")).pixels)
+    assert (shown.meta.extra["hdr:model"], shown.meta.extra["hdr:white_nits"]) == ("lumen", "100")
+    Path("a_hdr.jpg").unlink()
+    done = hdr("expand", "a.jpg", "-f", "exr", "-f", "uhdr", "--json")
+    assert [record["status"] for record in done.records] == ["skipped", "written"]
+    done = hdr("expand", "a.jpg", "-f", "exr", "-f", "uhdr", "--json")
+    assert [record["status"] for record in done.records] == ["skipped", "skipped"]
+
+
+def test_one_format_that_fails_does_not_stop_the_other(hdr: Any) -> None:
+    write_picture("a.png")
+    Path("out").mkdir()
+    Path("out/a.hdr").mkdir()
+    done = hdr("expand", "a.png", "-o", "out", "-f", "hdr", "-f", "exr", "--json", "--overwrite")
+    assert done.code == 1
+    assert [record["status"] for record in done.records] == ["failed", "written"]
 
 
 @pytest.mark.parametrize("format_name", develop_command.FORMATS)
@@ -365,10 +394,11 @@ def test_inspect(hdr: Any) -> None:
 
 def test_looks_and_formats_of_the_command_line_are_those_of_the_tables() -> None:
     assert {look.value for look in develop_command.Look} == set(OPERATORS)
-    for command, holds in ((develop_command, Transfer.SRGB), (expand_command, Transfer.LINEAR)):
+    for command, transfer in ((develop_command, Transfer.SRGB), (expand_command, Transfer.LINEAR)):
         for name in command.FORMATS:
-            assert codecs.FORMATS[name].writes
-            assert codecs.FORMATS[name].holds == holds
+            row = codecs.FORMATS["jpg" if name == ULTRA_HDR else name]
+            assert row.writes
+            assert row.holds == transfer or (row.light and transfer == Transfer.LINEAR)
 
 
 def test_python_m_runs_the_same_program() -> None:

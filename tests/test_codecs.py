@@ -98,7 +98,7 @@ def test_bytes_and_paths_read_alike_whatever_the_name(format: str, tmp_path: Pat
     assert codecs.read(misnamed.read_bytes(), name="camera.jpg").meta.source == "camera.jpg"
 
 
-@pytest.mark.parametrize("format", WRITABLE)
+@pytest.mark.parametrize("format", [name for name in WRITABLE if not FORMATS[name].light])
 def test_pixels_of_the_wrong_kind_are_refused(format: str, tmp_path: Path) -> None:
     wrong = Transfer.LINEAR if FORMATS[format].holds == Transfer.SRGB else Transfer.SRGB
     with pytest.raises(WrongStateError):

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -16,7 +17,7 @@ from hdrcli import files
 from hdrcli.batch import Outcome, run
 from hdrcli.cli import render
 from hdrcli.cli.options import Shared
-from hdrcli.errors import UsageError
+from hdrcli.errors import HdrError, UsageError
 from hdrcli.files import STREAM, Job
 
 if TYPE_CHECKING:
@@ -26,34 +27,49 @@ if TYPE_CHECKING:
 
 Decoded = TypeVar("Decoded")
 
+ULTRA_HDR = "uhdr"  # of light and the finished picture together, in a JPEG file
+
 _MOST_WORKERS = 4  # each holds a picture
 
 
 def plan(
-    shared: Shared, *, suffix: str, formats: Sequence[str], format_name: str | None, accepts: Callable[[Path], bool]
-) -> tuple[list[Job], str]:
-    """The jobs, and the format of their outputs: the one named, or that of OUT, or the first of `formats`."""
+    shared: Shared, *, suffix: str, formats: Sequence[str], names: Sequence[str] | None, accepts: Callable[[Path], bool]
+) -> tuple[list[Job], list[str]]:
+    """The jobs, with the output of the first format, and the formats: those named, or OUT's, or the first of `formats`.
+
+    Outputs of further formats lie beside the first, see `targets`.
+    """
     from hdrcli import codecs
 
-    if format_name is not None and format_name not in formats:
-        raise UsageError(f"{format_name!r} is not a format of this command", hint="formats: " + ", ".join(formats))
-    of_out = codecs.format_of(Path(shared.out)) if shared.out else None
-    chosen = format_name or (of_out if of_out in formats else None) or formats[0]
+    for name in names or ():
+        if name not in formats:
+            raise UsageError(f"{name!r} is not a format of this command", hint="formats: " + ", ".join(formats))
+    kind = codecs.format_of(Path(shared.out)) if shared.out else None
+    of_out = [name for name in formats if _codec(name) == kind]
+    chosen = list(dict.fromkeys(names or of_out or formats[:1]))
     jobs = files.plan(
         shared.input_names(),
         out=shared.out,
         recursive=shared.recursive,
         suffix=suffix,
-        extension=codecs.FORMATS[chosen].suffixes[0],
+        extension=_extension(chosen[0]),
         accepts=accepts,
         extensions=[extension for known in codecs.FORMATS.values() for extension in known.suffixes],
     )
     for job in jobs:
         if job.target == STREAM:
-            _check_stream(shared)
-        elif codecs.format_of(job.target) != chosen:
-            raise UsageError(f"{job.target} does not end like a {chosen} file", hint="formats: " + ", ".join(formats))
+            _check_stream(shared, chosen)
+        elif codecs.format_of(job.target) != _codec(chosen[0]):
+            raise UsageError(
+                f"{job.target} does not end like a {chosen[0]} file", hint="formats: " + ", ".join(formats)
+            )
     return jobs, chosen
+
+
+def targets(job: Job, formats: Sequence[str]) -> list[tuple[str, Path]]:
+    """Each format and the output of a job in it."""
+    further = [(name, job.target.with_suffix(_extension(name))) for name in formats[1:]]
+    return [(formats[0], job.target), *further]
 
 
 def carry_out(
@@ -63,24 +79,34 @@ def carry_out(
     decode: Callable[[Path | bytes], Decoded],
     process: Callable[[Decoded], "Made"],
     *,
-    format_name: str,
+    formats: Sequence[str],
     options: "WriteOptions",
 ) -> None:
-    """Runs the jobs and reports on each; ends with exit code 1 if one failed, 130 if interrupted."""
-    from hdrcli import codecs, infer
+    """Runs the jobs and reports on each output; ends with exit code 1 if one failed, 130 if interrupted.
+
+    Each picture is decoded and processed once, whatever the number of formats.
+    """
+    from hdrcli import infer
 
     chosen = infer.describe(shared.compute())
     if shared.verbose:
         render.say(f"{model.card.name} on {chosen.device}, {chosen.precision} ({chosen.reason})")
     files.sweep({job.target.parent for job in jobs if job.target != STREAM})
 
-    def finished(job: Job) -> bool:
-        return not shared.overwrite and job.target != STREAM and job.target.exists()
+    further: dict[Job, list[Outcome]] = {}  # outcomes of all outputs of a job but the first
 
-    def encode(job: Job, made: "Made") -> Outcome:
-        notes = _write(job.target, lambda path: codecs.write(made.image, path, format_name, options))
-        if shared.preview:
-            notes += _write_preview(job.target, made)
+    def there(target: Path) -> bool:
+        return not shared.overwrite and target != STREAM and target.exists()
+
+    def finished(job: Job) -> bool:
+        if done := all(there(target) for _, target in targets(job, formats)):
+            others = targets(job, formats)[1:]
+            further[job] = [Outcome(job=Job(job.source, target), status="skipped") for _, target in others]
+        return done
+
+    def written(job: Job, made: "Made", name: str) -> Outcome:
+        if there(job.target):
+            return Outcome(job=job, status="skipped")
         return Outcome(
             job=job,
             status="written",
@@ -90,8 +116,20 @@ def carry_out(
             device=made.result.device,
             precision=made.result.precision,
             tiles=made.result.tiles,
-            notes=(*made.image.meta.notes, *notes),
+            notes=tuple(_write(job.target, lambda path: _encode(made, path, name, options))),
         )
+
+    def encode(job: Job, made: "Made") -> Outcome:
+        outcomes = []
+        for name, target in targets(job, formats):
+            output = Job(job.source, target)
+            try:
+                outcomes.append(written(output, made, name))
+            except HdrError as error:
+                outcomes.append(Outcome(job=output, status="failed", error=error.message, hint=error.hint))
+        first, *further[job] = outcomes
+        notes = _write_preview(job.target, made) if shared.preview else []
+        return replace(first, notes=(*made.image.meta.notes, *first.notes, *notes))
 
     outcomes = run(
         jobs,
@@ -106,10 +144,11 @@ def carry_out(
     interrupted = False
     try:
         with closing(outcomes), render.progress(len(jobs), shown=not shared.quiet) as tick:
-            for outcome in outcomes:
-                seen.append(outcome)
+            for first in outcomes:
                 tick()
-                render.outcome(outcome, json=shared.json, quiet=shared.quiet, verbose=shared.verbose)
+                for outcome in (first, *further.pop(first.job, [])):
+                    seen.append(outcome)
+                    render.outcome(outcome, json=shared.json, quiet=shared.quiet, verbose=shared.verbose)
     except KeyboardInterrupt:
         interrupted = True
     if not shared.quiet:
@@ -120,7 +159,31 @@ def carry_out(
         raise typer.Exit(1)
 
 
-def _check_stream(shared: Shared) -> None:
+def _codec(name: str) -> str:
+    """The row of `codecs.FORMATS` that writes a format of the command line."""
+    return "jpg" if name == ULTRA_HDR else name
+
+
+def _extension(name: str) -> str:
+    from hdrcli import codecs
+
+    return codecs.FORMATS[_codec(name)].suffixes[0]
+
+
+def _encode(made: "Made", path: Path, name: str, options: "WriteOptions") -> list[str]:
+    from hdrcli import codecs
+
+    if name != ULTRA_HDR:
+        return codecs.write(made.image, path, name, options)
+    if made.partner is None:
+        raise UsageError("this model gives finished pictures, and no light for a gain map", hint="leave --hdr out")
+    light, base = sorted([made.image, made.partner], key=lambda image: image.transfer)  # "linear" comes before "srgb"
+    return codecs.write(light, path, _codec(name), replace(options, base=base))
+
+
+def _check_stream(shared: Shared, formats: Sequence[str]) -> None:
+    if len(formats) > 1:
+        raise UsageError("standard output takes one picture, not several formats", hint="name one --format")
     if shared.json:
         raise UsageError("standard output cannot take both the picture and --json", hint="name an output with -o")
     if shared.preview:

@@ -45,9 +45,11 @@ class Look(StrEnum):
 def develop(
     shared: Shared,
     model: ModelName = None,
-    format_name: Annotated[
-        str | None,
-        typer.Option("--format", metavar="|".join(FORMATS), help="Of the outputs; jpg unless OUT says otherwise."),
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-f", "--format", metavar="|".join(FORMATS), help="Of the outputs, may be repeated; jpg unless OUT says."
+        ),
     ] = None,
     quality: Annotated[int, typer.Option(min=1, max=100, help="Of JPEG and WebP.")] = 95,
     ev: Ev = 0.0,
@@ -68,7 +70,7 @@ def develop(
     def accepts(path: Path) -> bool:
         return path.suffix.lower() in suffixes
 
-    jobs, chosen = plan(shared, suffix=SUFFIX, formats=FORMATS, format_name=format_name, accepts=accepts)
+    jobs, chosen = plan(shared, suffix=SUFFIX, formats=FORMATS, names=formats, accepts=accepts)
     from hdrcli import raw
     from hdrcli.tasks.common import model_for
     from hdrcli.tasks.develop import check_settings, develop_mosaic
@@ -83,4 +85,4 @@ def develop(
         return develop_mosaic(ready, mosaic, feed=sensor.value, ev=ev, look=look, compute=shared.compute())
 
     options = codecs.WriteOptions(quality=quality, metadata=not shared.no_metadata)
-    carry_out(shared, jobs, ready, decode, process, format_name=chosen, options=options)
+    carry_out(shared, jobs, ready, decode, process, formats=chosen, options=options)

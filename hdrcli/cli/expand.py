@@ -13,8 +13,15 @@ if TYPE_CHECKING:
     from hdrcli.image import Image
     from hdrcli.tasks.common import Made
 
-FORMATS = ("exr", "hdr")
+FORMATS = ("exr", "hdr", "uhdr")
 SUFFIX = "_hdr"
+
+
+class GainMap(StrEnum):
+    """Channels of the gain map of an Ultra HDR JPEG."""
+
+    RGB = "rgb"
+    LUMINANCE = "luminance"
 
 
 class Compression(StrEnum):
@@ -33,16 +40,27 @@ def expand(
     gamma: Annotated[float, typer.Option(metavar="G", help="Above 1: more contrast.")] = 1.0,
     scaling: Annotated[float, typer.Option(metavar="S", help="Gain on the input; above 1 clips more.")] = 1.0,
     ev: Ev = 0.0,
-    format_name: Annotated[
-        str | None,
-        typer.Option("--format", metavar="|".join(FORMATS), help="Of the outputs; exr unless OUT says otherwise."),
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-f", "--format", metavar="|".join(FORMATS), help="Of the outputs, may be repeated; exr unless OUT says."
+        ),
     ] = None,
+    white_nits: Annotated[
+        float, typer.Option(metavar="N", help="Luminance of 1.0 in cd/m2, in formats with an absolute scale.")
+    ] = 203.0,
     half: Annotated[bool, typer.Option("--half/--float", help="16 or 32 bits per channel of EXR.")] = True,
     compression: Annotated[Compression, typer.Option(help="Of EXR; dwaa loses a little.")] = Compression.ZIP,
+    gain_map: Annotated[GainMap, typer.Option(help="Channels of Ultra HDR's gain map.")] = GainMap.RGB,
+    map_step: Annotated[
+        int, typer.Option(min=1, max=4, metavar="N", help="Ultra HDR: pixels a side for one of the gain map.")
+    ] = 2,
+    xmp: Annotated[bool, typer.Option("--xmp", help="Ultra HDR: also describe the gain map as hdrgm XMP.")] = False,
 ) -> None:
     """Give ordinary pictures their light back: JPEG, PNG and others to linear HDR.
 
-    Linear 1.0 in the output is the level at which the camera clipped.
+    Linear 1.0 in the output is the level at which the camera clipped. uhdr is a JPEG that looks as before on any screen
+    and brighter on HDR screens: a JPEG input stays in it as it is, with a gain map (ISO 21496-1) added.
 
     Without -o, the output of NAME.jpg is NAME_hdr.exr beside it; with no input named, stdin goes to stdout.
     """
@@ -53,18 +71,27 @@ def expand(
         name = codecs.format_of(path)
         return name is not None and codecs.FORMATS[name].holds == Transfer.SRGB
 
-    jobs, chosen = plan(shared, suffix=SUFFIX, formats=FORMATS, format_name=format_name, accepts=accepts)
+    jobs, chosen = plan(shared, suffix=SUFFIX, formats=FORMATS, names=formats, accepts=accepts)
     from hdrcli.tasks.common import model_for
     from hdrcli.tasks.expand import check_settings, expand_image, require_encoded
 
-    check_settings(gamma, scaling, ev)
+    check_settings(gamma, scaling, ev, white_nits)
     ready = model_for("expand", model)
 
     def decode(source: Path | bytes) -> "Image":
         return require_encoded(codecs.read(source))
 
     def process(image: "Image") -> "Made":
-        return expand_image(ready, image, gamma=gamma, scaling=scaling, ev=ev, compute=shared.compute())
+        return expand_image(
+            ready, image, gamma=gamma, scaling=scaling, ev=ev, white_nits=white_nits, compute=shared.compute()
+        )
 
-    options = codecs.WriteOptions(half=half, compression=compression.value, metadata=not shared.no_metadata)
-    carry_out(shared, jobs, ready, decode, process, format_name=chosen, options=options)
+    options = codecs.WriteOptions(
+        half=half,
+        compression=compression.value,
+        metadata=not shared.no_metadata,
+        map_step=map_step,
+        map_channels=3 if gain_map is GainMap.RGB else 1,
+        map_xmp=xmp,
+    )
+    carry_out(shared, jobs, ready, decode, process, formats=chosen, options=options)

@@ -19,14 +19,15 @@ class Format(NamedTuple):
 
     suffixes: tuple[str, ...]  # the first is the one to write
     module: str  # the file in codecs/ that reads and writes it, imported on first use
-    holds: Transfer  # what its pixel numbers mean
-    depth: int  # bits per channel that are written
+    holds: Transfer  # what its pixel numbers mostly mean
+    depth: int  # bits per channel that are written, unless WriteOptions say otherwise
     extra: str = ""  # the pip extra that brings its library, "" when the library is always there
     writes: bool = True
+    light: bool = False  # whether linear light can be written too: by a gain map, as floats or in PQ
 
 
 FORMATS: dict[str, Format] = {
-    "jpg": Format((".jpg", ".jpeg", ".jpe", ".jfif"), "jpg", Transfer.SRGB, 8),
+    "jpg": Format((".jpg", ".jpeg", ".jpe", ".jfif"), "jpg", Transfer.SRGB, 8, light=True),
     "png": Format((".png",), "png", Transfer.SRGB, 8),
     "tif": Format((".tif", ".tiff"), "tif", Transfer.SRGB, 8),
     "webp": Format((".webp",), "webp", Transfer.SRGB, 8),
@@ -43,7 +44,11 @@ class WriteOptions:
     quality: int = 95  # JPEG and WebP: 1 to 100
     half: bool = True  # EXR: 16-bit floats, else 32-bit
     compression: str = "zip"  # EXR: none, rle, zips, zip, piz, pxr24, b44, b44a, dwaa, dwab
-    metadata: bool = True  # EXIF, software and provenance; colour information is always written
+    metadata: bool = True  # EXIF, XMP, software and provenance; colour information is always written
+    base: Image | None = None  # Ultra HDR JPEG: the finished picture that every viewer shows
+    map_step: int = 2  # its gain map: base pixels a side for each pixel of the map, 1 to 4
+    map_channels: int = 3  # its gain map: 3, or 1 for a single gain of luminance
+    map_xmp: bool = False  # its gain map: also described in the older way, hdrgm XMP
 
 
 DEFAULTS = WriteOptions()
@@ -89,7 +94,8 @@ def write(image: Image, path: Path, format: str, options: WriteOptions = DEFAULT
     row = FORMATS.get(format)
     if row is None or not row.writes:
         raise UsageError(f"hdr does not write {format!r} files", hint=f"formats: {_listed(_writable())}")
-    image.require(row.holds, f"the {format} writer")
+    if not (row.light and image.transfer == Transfer.LINEAR):
+        image.require(row.holds, f"the {format} writer")
     try:
         return _codec(format).write(image, path, options)
     except OSError as error:

@@ -64,6 +64,11 @@ def upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
     return _UPRIGHT[orientation](pixels) if orientation in _UPRIGHT else pixels
 
 
+def turned(orientation: int) -> bytes:
+    """A block that says nothing but how the stored pixels lie."""
+    return _ifd.build({_ifd.ORIENTATION: Entry(SHORT, (orientation,))}, {})
+
+
 def says_adobe_rgb(block: bytes) -> bool:
     """Whether the camera wrote Adobe RGB, which DCF 2.0 marks by interoperability index R03 and not by a profile."""
     interop = _child(block, _ifd.EXIF_IFD).get(_INTEROP_IFD)

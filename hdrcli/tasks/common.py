@@ -11,10 +11,14 @@ from hdrcli.infer import Result
 
 
 class Made(NamedTuple):
-    """A picture that a network made, and the run that made it."""
+    """A picture that a network made, the run that made it, and the same picture in the other state.
+
+    partner: for light, the finished picture it came from; for a finished picture, its light, where the model gives it.
+    """
 
     image: Image
     result: Result
+    partner: Image | None = None
 
 
 def model_for(task: Task, model: str | zoo.Model | None) -> zoo.Model:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hdrcli import codecs, infer, zoo
-from hdrcli.color import BT709, Float32, apply_matrix, rgb_to_rgb, srgb_decode, srgb_encode
+from hdrcli.color import BT709, SDR_WHITE, Float32, apply_matrix, rgb_to_rgb, srgb_decode, srgb_encode
 from hdrcli.errors import ReadError
 from hdrcli.image import Image, Transfer
 from hdrcli.infer import Compute
@@ -22,29 +22,44 @@ def expand(
     gamma: float = 1.0,
     scaling: float = 1.0,
     ev: float = 0.0,
+    white_nits: float = SDR_WHITE,
     compute: Compute | None = None,
 ) -> Image:
     """Gives a picture its light back: sRGB-encoded in, scene-linear BT.709 out, 1.0 where the camera clipped.
 
     source: a file, the bytes of one, an Image, or an (H, W, 3) sRGB-encoded array (integers of full range, or floats
     in [0, 1]). model: a name, what `hdrcli.load_model` gave, or None for the default.
-    gamma, scaling, ev: see `expand_image`. Raises HdrError; ReadError where the source is linear already.
+    gamma, scaling, ev, white_nits: see `expand_image`. Raises HdrError; ReadError where the source is linear already.
     """
     image = _as_image(source)
     return expand_image(
-        model_for("expand", model), image, gamma=gamma, scaling=scaling, ev=ev, compute=compute or Compute()
+        model_for("expand", model),
+        image,
+        gamma=gamma,
+        scaling=scaling,
+        ev=ev,
+        white_nits=white_nits,
+        compute=compute or Compute(),
     ).image
 
 
 def expand_image(
-    model: zoo.Model, image: Image, *, gamma: float = 1.0, scaling: float = 1.0, ev: float = 0.0, compute: Compute
+    model: zoo.Model,
+    image: Image,
+    *,
+    gamma: float = 1.0,
+    scaling: float = 1.0,
+    ev: float = 0.0,
+    white_nits: float = SDR_WHITE,
+    compute: Compute,
 ) -> Made:
     """y = f(min(1, scaling x)^(1 / gamma))^gamma 2^ev, where f is the model.
 
     gamma: above 1 lifts the picture before the model sees it and deepens the result: more contrast (HDRCNN, 2017).
     scaling: gain on the code values, above 1 clips more. ev: exposure of the result in stops.
+    white_nits: luminance in cd/m2 that 1.0 in the result stands for; it changes no number in it.
     """
-    check_settings(gamma, scaling, ev)
+    check_settings(gamma, scaling, ev, white_nits)
     encoded = np.minimum(_srgb_709(image) * np.float32(scaling), 1)
     planes = np.moveaxis(encoded ** np.float32(1 / gamma), 2, 0)
     result = infer.run(model.network, planes, compute)
@@ -52,16 +67,17 @@ def expand_image(
     notes = image.meta.notes
     if clipped_share(encoded) == 0:
         notes = (*notes, "no pixel is clipped: there is nothing to reconstruct")
-    facts = provenance(model, gamma=gamma, scaling=scaling, ev=ev)
+    facts = provenance(model, gamma=gamma, scaling=scaling, ev=ev, white_nits=white_nits)
     meta = replace(image.meta, notes=notes, extra={**image.meta.extra, **facts})
-    return Made(Image(linear, Transfer.LINEAR, meta=meta), result)
+    return Made(Image(linear, Transfer.LINEAR, white=white_nits, meta=meta), result, partner=image)
 
 
-def check_settings(gamma: float, scaling: float, ev: float) -> None:
-    """UsageError unless gamma and scaling are above 0 and all three are finite."""
+def check_settings(gamma: float, scaling: float, ev: float, white_nits: float) -> None:
+    """UsageError unless all are finite, and all but the exposure above 0."""
     check_number("gamma", gamma, above=0)
     check_number("scaling", scaling, above=0)
     check_number("ev", ev)
+    check_number("white_nits", white_nits, above=0)
 
 
 def require_encoded(image: Image) -> Image:
