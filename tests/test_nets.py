@@ -63,7 +63,9 @@ def _tiled(network: Network, image: Tensor, context: Context, **options: Any) ->
     """The middle stage, tile by tile."""
     scale = network.tiling.scale
     output = torch.full((1, 3, image.shape[2] * scale, image.shape[3] * scale), torch.nan, dtype=image.dtype)
-    for (rows, columns), values in run_tiled(image, lambda tiles: network(tiles, context), network.tiling, **options):
+    for (rows, columns), values in run_tiled(
+        network.located(image), lambda tiles: network(tiles, context), network.tiling, **options
+    ):
         output[0, :, rows, columns] = values
     return output
 
