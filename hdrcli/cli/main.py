@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from hdrcli import __version__
-from hdrcli.cli import demo, develop, expand, inspect, models, render, train
+from hdrcli.cli import demo, develop, evaluate, expand, inspect, models, render, train
 from hdrcli.errors import HdrError
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app = typer.Typer(
 app.command(no_args_is_help=False)(develop.develop)
 app.command(no_args_is_help=False)(expand.expand)
 app.command()(train.train)
+app.command("eval")(evaluate.evaluate)
 app.command()(inspect.inspect)
 app.command()(demo.demo)
 app.add_typer(models.app, name="models")

@@ -65,42 +65,39 @@ def correct_response(prediction: Float32, reference: Float32) -> Float32:
     """
     found = _luminance_uv(prediction)
     wanted = _luminance_uv(reference)
-    codes = _fit(_pq(found[:, :1]), _pq(wanted[:, :1]), pull=0.0)
-    light = _from_pq(np.clip(codes, _pq(np.array(DARKEST)), 1))
-    uv = _fit(found[:, 1:], wanted[:, 1:], pull=_PULL) / _UV_SCALE
-    return _to_rgb(light[:, 0], uv).reshape(prediction.shape) / np.float32(pu.WHITE)
+    codes = _fit(_pq(found[:1]), _pq(wanted[:1]), pull=0.0)
+    light = _from_pq(np.clip(codes[0], _pq(np.array(DARKEST)), 1))
+    uv = _fit(found[1:], wanted[1:], pull=_PULL)
+    return _to_rgb(light, uv).reshape(prediction.shape) / np.float32(pu.WHITE)
 
 
 def _fit(values: Float64, wanted: Float64, *, pull: float) -> Float64:
-    """Cubic of (N, C) values with products between channels that comes closest to `wanted`, evaluated."""
-    pixels, channels = values.shape
-    powers = [values**degree for degree in range(_DEGREE, 0, -1)]
-    products = [values[:, :1] * values[:, 1:]] if channels == 2 else []
-    terms = np.concatenate([*powers, *products, np.ones((pixels, 1))], axis=1)
-    count = terms.shape[1]
-    identity = np.zeros((count, channels))
-    first = channels * (_DEGREE - 1)
-    identity[first : first + channels] = np.eye(channels)
-    weight = pull * pixels / count
-    normal = terms.T @ terms + weight * np.eye(count)
-    solution, *_ = np.linalg.lstsq(normal, terms.T @ wanted + weight * identity, rcond=None)
-    return np.asarray(terms @ solution)
+    """Cubic of (C, N) values with the product of two channels that comes closest to `wanted`, evaluated."""
+    channels, pixels = values.shape
+    square = values * values
+    product = values.prod(axis=0, keepdims=True)[: channels - 1]  # none of a single channel
+    terms = np.concatenate([values, square, square * values, product, np.ones((1, pixels))])
+    identity = np.eye(len(terms), channels)
+    weight = pull * pixels / len(terms)
+    normal = terms @ terms.T + weight * np.eye(len(terms))
+    solution, *_ = np.linalg.lstsq(normal, terms @ wanted.T + weight * identity, rcond=None)
+    return np.asarray(solution.T @ terms)
 
 
 def _luminance_uv(picture: Float32) -> Float64:
-    """(H, W, 3) relative light to (N, 3): luminance in cd/m2, and u' and v' of CIE 1976, scaled."""
+    """(H, W, 3) relative light to (3, N): luminance in cd/m2, and u' and v' of CIE 1976, scaled."""
     nits = np.maximum(np.float32(pu.WHITE) * picture.reshape(-1, 3), np.float32(DARKEST))
-    x, y, z = np.maximum(nits @ _TO_XYZ.T, np.float32(_LEAST)).T.astype(np.float64)
-    total = x + 15 * y + 3 * z
-    return np.stack([y, 4 * _UV_SCALE * x / total, 9 * _UV_SCALE * y / total], axis=1)
+    x, y, z = np.maximum(_TO_XYZ @ nits.T, np.float32(_LEAST)).astype(np.float64)
+    scale = _UV_SCALE / (x + 15 * y + 3 * z)
+    return np.stack([y, 4 * x * scale, 9 * y * scale])
 
 
 def _to_rgb(light: Float64, uv: Float64) -> Float32:
-    u, v = np.maximum(uv.T, _LEAST)
-    x = light * 9 * u / (4 * v)
-    z = light * (12 - 3 * u - 20 * v) / (4 * v)
-    xyz = np.maximum(np.stack([x, light, z], axis=1), _LEAST).astype(np.float32)
-    return np.asarray(np.maximum(xyz @ _FROM_XYZ.T, 0), np.float32)
+    """(N,) luminance and (2, N) scaled chromaticity to (N, 3)."""
+    u, v = np.maximum(uv / _UV_SCALE, _LEAST)
+    ratio = light / (4 * v)
+    xyz = np.maximum(np.stack([9 * u * ratio, light, (12 - 3 * u - 20 * v) * ratio]), _LEAST).astype(np.float32)
+    return np.asarray(np.maximum(_FROM_XYZ @ xyz, 0).T, np.float32)
 
 
 def _pq(nits: Float64) -> Float64:
