@@ -143,6 +143,31 @@ def srgb_profile() -> bytes:
     return made[:24] + struct.pack(">6H", 2020, 1, 1, 0, 0, 0) + made[36:]  # not the time of writing
 
 
+@lru_cache(maxsize=1)
+def linear_profile() -> bytes:
+    """A profile of linear light in BT.709 primaries (ICC version 2), for floating-point pictures."""
+    white, name = struct.pack(">4s4x3i", b"XYZ ", *_fixed(_D50)), b"Linear BT.709"
+    tags = {b"desc": struct.pack(">4s4xI", b"desc", len(name) + 1) + name + bytes(79), b"wtpt": white}
+    tags[b"cprt"] = struct.pack(">4s4x", b"text") + b"CC0\0"
+    columns = np.linalg.inv(_TO_BT709)
+    for i, channel in enumerate((b"r", b"g", b"b")):
+        tags[channel + b"XYZ"] = struct.pack(">4s4x3i", b"XYZ ", *_fixed(columns[:, i]))
+        tags[channel + b"TRC"] = struct.pack(">4s4xI", b"curv", 0)  # no points: the code value itself
+    place = 128 + 4 + 12 * len(tags)
+    table, bodies = struct.pack(">I", len(tags)), b""
+    for tag, body in tags.items():
+        table += struct.pack(">4sII", tag, place + len(bodies), len(body))
+        bodies += body + bytes(-len(body) % 4)
+    head = struct.pack(">I4xI4s4s4s", place + len(bodies), 0x02400000, b"mntr", b"RGB ", b"XYZ ")
+    head += struct.pack(">6H4s", 2020, 1, 1, 0, 0, 0, b"acsp")
+    return (head.ljust(68, b"\0") + struct.pack(">3i", *_fixed(_D50))).ljust(128, b"\0") + table + bodies
+
+
+def _fixed(values: NDArray[Any]) -> list[int]:
+    """s15Fixed16 numbers."""
+    return [round(float(value) * 65536) for value in values]
+
+
 def _parsed(data: bytes, tags: dict[bytes, bytes]) -> Profile:
     space = data[16:20].decode("ascii").strip()
     description = _text(tags.get(b"desc", b""))

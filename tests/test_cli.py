@@ -310,6 +310,29 @@ def test_develop_writes_every_format(hdr: Any, format_name: str) -> None:
     assert codecs.read(target).width == 64
 
 
+def test_develop_to_ultra_hdr_and_16_bits(hdr: Any) -> None:
+    write_mosaic("a.dng")
+    done = hdr("develop", "a.dng", "--hdr", "-f", "jpg", "-f", "webp")
+    assert done.code == 0, done.err
+    image = codecs.read(Path("a_developed.jpg"))
+    assert any("Ultra HDR" in note for note in image.meta.notes)
+    assert hdr("develop", "a.dng", "-o", "b.png", "--bits", "16").code == 0
+    assert codecs.read(Path("b.png")).meta.bits == 16
+    for arguments in (["--bits", "16"], ["--hdr", "-f", "png"], ["--bits", "16", "-f", "png", "-f", "jpg"]):
+        assert hdr("develop", "a.dng", *arguments).code == 2
+
+
+@pytest.mark.parametrize("format_name", expand_command.FORMATS)
+def test_expand_writes_every_format(hdr: Any, format_name: str) -> None:
+    write_picture("a.png")
+    done = hdr("expand", "a.png", "-f", format_name, "-o", "out", "--json")
+    assert done.code == 0, done.err
+    target = Path(done.records[0]["target"])
+    image = codecs.read(target)
+    assert (image.width, image.height, image.meta.extra["hdr:model"]) == (56, 40, "lumen")
+    assert hdr("inspect", str(target)).out.count(b"hdr:sha256") == 1
+
+
 def test_preview_of_a_finished_picture_is_that_picture(hdr: Any) -> None:
     write_mosaic("a.dng")
     assert hdr("develop", "a.dng", "--format", "png", "--preview").code == 0

@@ -58,7 +58,9 @@ def test_formats_by_suffix() -> None:
 def test_round_trip(format: str, size: tuple[int, int], tmp_path: Path) -> None:
     pixels = scene(*size)
     image = codecs.read(written(tmp_path, format, pixels))
-    tolerance = {"jpg": 0.04, "webp": 0.12, "exr": 2.0**-11, "hdr": 2.0**-8 / 2 + 1e-6}.get(format, 0.5 / 255 + 1e-6)
+    tolerance = {"jpg": 0.04, "webp": 0.12, "avif": 0.03, "jxl": 0.11, "exr": 2.0**-11, "hdr": 2.0**-8 / 2 + 1e-6}.get(
+        format, 0.5 / 255 + 1e-6
+    )
     assert image.pixels.shape == (*size, 3)
     assert image.pixels.dtype == np.float32 and image.pixels.flags.c_contiguous
     assert image.transfer == FORMATS[format].holds
@@ -177,7 +179,7 @@ def test_foreign_files(name: str) -> None:
     with pytest.raises(ReadError) as caught:
         codecs.read(FOREIGN[name], name=name)
     assert caught.value.message == f"{name} is not a picture hdr can read"
-    assert caught.value.hint == "formats: jpg, png, tif, webp, bmp, exr, hdr"
+    assert caught.value.hint == "formats: jpg, png, tif, webp, avif, jxl, heic, bmp, exr, hdr"
 
 
 def test_nothing_at_all(tmp_path: Path) -> None:

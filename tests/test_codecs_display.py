@@ -173,9 +173,12 @@ def test_png_colour_chunks(chunks: dict[str, bytes], primaries: Primaries, decod
     same(image, srgb_of(values, primaries, decode), atol=1e-3)
 
 
-def test_hdr_png_is_refused_not_misread() -> None:
+@pytest.mark.parametrize(("bits", "code"), [(16, 18), (8, 16), (8, 18)], ids=["HLG", "8-bit PQ", "8-bit HLG"])
+def test_hdr_png_of_other_kinds_is_refused_not_misread(bits: int, code: int) -> None:
     with pytest.raises(ReadError, match="cICP"):
-        codecs.read(make.png(DEEP, make.RGB, 16, cICP=bytes([9, 16, 0, 1])), name="pq.png")
+        codecs.read(
+            make.png(DEEP if bits == 16 else NOISE, make.RGB, bits, cICP=bytes([9, code, 0, 1])), name="hdr.png"
+        )
 
 
 @pytest.mark.parametrize("format", ["jpg", "png", "webp", "tif"])

@@ -10,10 +10,12 @@ from standins import known_model
 
 import hdrcli
 from hdrcli import camera, raw
+from hdrcli.color import luminance
 from hdrcli.errors import HdrError, ReadError, UsageError
 from hdrcli.image import Transfer
+from hdrcli.infer import Compute
 from hdrcli.sensor import Mosaic
-from hdrcli.tasks.develop import develop
+from hdrcli.tasks.develop import develop, develop_mosaic
 from hdrcli.tonemap import OPERATORS
 
 LINEAR, FINISHED = known_model("develop"), known_model("develop", gives="srgb")
@@ -74,6 +76,17 @@ def test_native_feed_has_no_white_balance(mosaic: Mosaic) -> None:
 def test_picture_is_cropped_and_upright(mosaic: Mosaic, orientation: int, shape: tuple[int, int]) -> None:
     turned = replace(mosaic, crop=(2, 4, 60, 90), orientation=orientation)
     assert develop(turned, model=LINEAR).pixels.shape == (*shape, 3)
+
+
+@pytest.mark.parametrize("look", OPERATORS)
+def test_light_beside_the_picture_is_as_bright_in_its_middle(mosaic: Mosaic, look: str) -> None:
+    made = develop_mosaic(LINEAR, mosaic, look=look, compute=Compute())
+    light, shown = made.partner, made.image.to(Transfer.LINEAR)
+    assert light is not None and light.white is not None
+    middle = (luminance(shown.pixels) > 0.05) & (luminance(shown.pixels) < 0.5)
+    ratio = luminance(shown.pixels)[middle] / luminance(light.pixels)[middle]
+    assert np.median(ratio) == pytest.approx(light.white / 203, rel=0.01)
+    assert develop_mosaic(FINISHED, mosaic, compute=Compute()).partner is None
 
 
 def test_library_use_is_lazy() -> None:

@@ -175,8 +175,7 @@ def _encode(made: "Made", path: Path, name: str, options: "WriteOptions") -> lis
 
     if name != ULTRA_HDR:
         return codecs.write(made.image, path, name, options)
-    if made.partner is None:
-        raise UsageError("this model gives finished pictures, and no light for a gain map", hint="leave --hdr out")
+    assert made.partner is not None, "checked before"
     light, base = sorted([made.image, made.partner], key=lambda image: image.transfer)  # "linear" comes before "srgb"
     return codecs.write(light, path, _codec(name), replace(options, base=base))
 

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hdrcli.cli.convert import carry_out, plan
+from hdrcli.cli.convert import ULTRA_HDR, carry_out, plan
 from hdrcli.cli.options import Ev, ModelName, Shared, with_shared
+from hdrcli.errors import UsageError
 
 if TYPE_CHECKING:
     from hdrcli.sensor import Mosaic
     from hdrcli.tasks.common import Made
 
-FORMATS = ("jpg", "png", "tif", "webp")
+FORMATS = ("jpg", "png", "tif", "webp", "avif", "jxl")
 SUFFIX = "_developed"
 
 
@@ -30,6 +31,13 @@ class Feed(StrEnum):
 
     CANONICAL = "canonical"
     NATIVE = "native"
+
+
+class Bits(StrEnum):
+    """Per channel of PNG and TIFF."""
+
+    EIGHT = "8"
+    SIXTEEN = "16"
 
 
 class Look(StrEnum):
@@ -51,13 +59,17 @@ def develop(
             "-f", "--format", metavar="|".join(FORMATS), help="Of the outputs, may be repeated; jpg unless OUT says."
         ),
     ] = None,
-    quality: Annotated[int, typer.Option(min=1, max=100, help="Of JPEG and WebP.")] = 95,
+    quality: Annotated[int, typer.Option(min=1, max=100, help="Of JPEG, WebP, AVIF and JPEG XL.")] = 95,
     ev: Ev = 0.0,
     wb: Annotated[Balance, typer.Option(help="White balance.")] = Balance.CAMERA,
     sensor: Annotated[Feed, typer.Option(help="How sensor data are fed, as the weights want it.")] = Feed.CANONICAL,
     look: Annotated[
         Look | None, typer.Option(help="Tone mapping, for models that give linear light; fusion unless named.")
     ] = None,
+    bits: Annotated[Bits, typer.Option(help="Per channel; 16 in PNG and TIFF.")] = Bits.EIGHT,
+    hdr: Annotated[
+        bool, typer.Option("--hdr", help="Write JPEG as Ultra HDR: with the light of highlights in a gain map.")
+    ] = False,
 ) -> None:
     """Develop RAW files to finished pictures.
 
@@ -71,12 +83,19 @@ def develop(
         return path.suffix.lower() in suffixes
 
     jobs, chosen = plan(shared, suffix=SUFFIX, formats=FORMATS, names=formats, accepts=accepts)
+    if bits is Bits.SIXTEEN and not set(chosen) <= {"png", "tif"}:
+        raise UsageError(f"16 bits do not fit into {chosen[0]}", hint="use --format png or tif")
+    if hdr and "jpg" not in chosen:
+        raise UsageError(f"--hdr is for JPEG, not for {chosen[0]}", hint="add --format jpg")
+    chosen = [ULTRA_HDR if hdr and name == "jpg" else name for name in chosen]
     from hdrcli import raw
     from hdrcli.tasks.common import model_for
     from hdrcli.tasks.develop import check_settings, develop_mosaic
 
     ready = model_for("develop", model)
     check_settings(ready, ev, look)
+    if hdr and ready.spec.gives != "linear":
+        raise UsageError(f"{ready.card.name} gives finished pictures, and no light for --hdr", hint="leave --hdr out")
 
     def decode(source: Path | bytes) -> "Mosaic":
         return raw.read(source, balance=wb.value, sensor=sensor.value)
@@ -84,5 +103,5 @@ def develop(
     def process(mosaic: "Mosaic") -> "Made":
         return develop_mosaic(ready, mosaic, feed=sensor.value, ev=ev, look=look, compute=shared.compute())
 
-    options = codecs.WriteOptions(quality=quality, metadata=not shared.no_metadata)
+    options = codecs.WriteOptions(quality=quality, bits=int(bits), metadata=not shared.no_metadata)
     carry_out(shared, jobs, ready, decode, process, formats=chosen, options=options)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from hdrcli.image import Image
     from hdrcli.tasks.common import Made
 
-FORMATS = ("exr", "hdr", "uhdr")
+FORMATS = ("exr", "hdr", "uhdr", "avif", "jxl", "png", "tif")
 SUFFIX = "_hdr"
 
 

@@ -28,9 +28,12 @@ class Format(NamedTuple):
 
 FORMATS: dict[str, Format] = {
     "jpg": Format((".jpg", ".jpeg", ".jpe", ".jfif"), "jpg", Transfer.SRGB, 8, light=True),
-    "png": Format((".png",), "png", Transfer.SRGB, 8),
-    "tif": Format((".tif", ".tiff"), "tif", Transfer.SRGB, 8),
+    "png": Format((".png",), "png", Transfer.SRGB, 8, light=True),
+    "tif": Format((".tif", ".tiff"), "tif", Transfer.SRGB, 8, light=True),
     "webp": Format((".webp",), "webp", Transfer.SRGB, 8),
+    "avif": Format((".avif",), "avif", Transfer.SRGB, 8, extra="codecs", light=True),
+    "jxl": Format((".jxl",), "jxl", Transfer.SRGB, 8, extra="codecs", light=True),
+    "heic": Format((".heic", ".heif", ".hif"), "heic", Transfer.SRGB, 8, extra="heif", writes=False),
     "bmp": Format((".bmp", ".dib"), "bmp", Transfer.SRGB, 8, writes=False),
     "exr": Format((".exr",), "exr", Transfer.LINEAR, 16),
     "hdr": Format((".hdr", ".rgbe", ".pic"), "hdr", Transfer.LINEAR, 8),
@@ -41,8 +44,9 @@ FORMATS: dict[str, Format] = {
 class WriteOptions:
     """How to write; a format takes what it knows."""
 
-    quality: int = 95  # JPEG and WebP: 1 to 100
-    half: bool = True  # EXR: 16-bit floats, else 32-bit
+    quality: int = 95  # JPEG, WebP, AVIF and finished JPEG XL: 1 to 100
+    bits: int = 8  # finished pictures in PNG and TIFF: 8 or 16
+    half: bool = True  # EXR and light in JPEG XL: 16-bit floats, else 32-bit
     compression: str = "zip"  # EXR: none, rle, zips, zip, piz, pxr24, b44, b44a, dwaa, dwab
     metadata: bool = True  # EXIF, XMP, software and provenance; colour information is always written
     base: Image | None = None  # Ultra HDR JPEG: the finished picture that every viewer shows

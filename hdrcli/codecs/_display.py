@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hdrcli import icc
-from hdrcli.codecs import _exif
+from hdrcli.codecs import _exif, _xmp
 from hdrcli.color import ADOBE_RGB, BT709, Float32
 from hdrcli.errors import ReadError, WriteError, WrongStateError
 from hdrcli.image import Image, Metadata, Transfer
@@ -43,6 +43,7 @@ def to_image(
     bits: int,
     profile: icc.Profile | bytes = b"",
     exif: bytes = b"",
+    xmp: bytes = b"",
     turned: bool = False,
     notes: Sequence[str] = (),
 ) -> Image:
@@ -50,7 +51,8 @@ def to_image(
 
     samples: unsigned integers over their full range: (H, W) grey, (H, W, 3) RGB or (H, W, 4) CMYK where the largest
     number is full ink. bits: per channel in the file. profile: what the samples mean, or the ICC profile that came with
-    them. exif: the EXIF block that came with them. turned: whether the decoder has already applied the orientation.
+    them. exif, xmp: the EXIF block and the XMP packet that came with them. turned: whether the decoder has already
+    applied the orientation.
     """
     upright = samples if turned else _exif.upright(samples, _exif.orientation(exif))
     known, problems = _profile(profile, exif)
@@ -58,38 +60,49 @@ def to_image(
     if pixels.shape[-1] == 1:
         pixels = np.repeat(pixels, 3, axis=-1)
     meta = Metadata(
-        exif=exif, profile=known.description if known else "", bits=bits, notes=(*notes, *problems, *remarks)
+        exif=exif,
+        xmp=xmp,
+        profile=known.description if known else "",
+        bits=bits,
+        notes=(*notes, *problems, *remarks),
+        extra=_xmp.provenance(xmp),
     )
     return Image(np.ascontiguousarray(pixels), Transfer.SRGB, meta=meta)
 
 
-def to_bytes(image: Image, most: int, who: str) -> tuple[NDArray[np.uint8], list[str]]:
-    """(H, W, 3) sRGB code values 0 to 255, rounded to nearest, and notes on what had to be clipped.
+def to_samples(image: Image, most: int, who: str, bits: int = 8) -> tuple[NDArray[Any], list[str]]:
+    """(H, W, 3) sRGB code values of 8 or 16 bits, rounded to nearest, and notes on what had to be clipped.
 
     most: the longest side that the format holds. who: the writer, for messages.
     """
-    require_bt709(image, who)
-    if max(image.width, image.height) > most:
-        raise WriteError(
-            f"{who} files hold at most {most} pixels a side, this picture is {image.width} x {image.height}",
-            hint="write png or tif instead",
-        )
-    values = np.empty(image.pixels.shape, np.uint8)
+    check_output(image, most, who)
+    full = np.float32(2**bits - 1)
+    values = np.empty(image.pixels.shape, np.uint8 if bits == 8 else np.uint16)
     clipped = broken = 0
     for top in range(0, image.height, _ROWS):
-        scaled = image.pixels[top : top + _ROWS] * np.float32(255)
+        scaled = image.pixels[top : top + _ROWS] * full
         finite = np.isfinite(scaled)
         if not finite.all():
             broken += int((~finite).sum())
             scaled = np.nan_to_num(scaled, nan=0.0)
-        clipped += int(((scaled < -0.5) | (scaled > 255.5)).sum())
-        values[top : top + _ROWS] = np.rint(np.clip(scaled, 0, 255))
+        clipped += int(((scaled < -0.5) | (scaled > full + np.float32(0.5))).sum())
+        values[top : top + _ROWS] = np.rint(np.clip(scaled, 0, full))
     notes = []
     if clipped:
         notes.append(f"{clipped} values outside [0, 1] clipped")
     if broken:
         notes.append(f"{broken} values that are not finite numbers written as black or white")
     return values, notes
+
+
+def check_output(image: Image, most: int, who: str) -> None:
+    """WrongStateError unless the primaries are those of BT.709, WriteError where a side is longer than `most`."""
+    require_bt709(image, who)
+    if max(image.width, image.height) > most:
+        raise WriteError(
+            f"{who} files hold at most {most} pixels a side, this picture is {image.width} x {image.height}",
+            hint="write png or tif instead",
+        )
 
 
 def require_bt709(image: Image, who: str) -> None:

@@ -36,6 +36,11 @@ _KEPT = frozenset(
     }
 )
 
+# By tag, the names of OpenEXR's standard attributes
+_MAIN_TEXTS = {271: "cameraMake", 272: "cameraModel", 315: "owner"}
+_EXIF_TEXTS = {36867: "capDate", 42035: "lensMake", 42036: "lensModel"}
+_EXIF_NUMBERS = {33434: "expTime", 33437: "aperture", 34855: "isoSpeed", 37386: "nominalFocalLength"}
+
 # What brings the stored pixels upright, by the Orientation tag.
 _UPRIGHT: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     2: lambda pixels: pixels[:, ::-1],
@@ -109,6 +114,36 @@ def for_output(block: bytes, width: int, height: int, *, limit: int = 2**31) -> 
     if len(built) <= limit:
         return built, ["the camera maker's private EXIF note is too long for this format and was left out"]
     return for_output(b"", width, height)[0], ["the EXIF block is too long for this format and was left out"]
+
+
+def as_attributes(block: bytes) -> dict[str, str | float]:
+    """What a block says of the camera, the exposure, the date and the place, by the names of OpenEXR's attributes."""
+    main, children = _ifd.read(block), below(block)
+    found: dict[str, str | float] = {}
+    for directory, names in ((main, _MAIN_TEXTS), (children.get(_ifd.EXIF_IFD, {}), _EXIF_TEXTS)):
+        found |= {name: directory[tag].text for tag, name in names.items() if tag in directory and directory[tag].text}
+    for tag, name in _EXIF_NUMBERS.items():
+        entry = children.get(_ifd.EXIF_IFD, {}).get(tag)
+        if entry and (value := _number(entry)) is not None:
+            found[name] = value
+    place = children.get(_ifd.GPS_IFD, {})
+    for reference, tag, name in ((1, 2, "latitude"), (3, 4, "longitude")):
+        if tag in place and (degrees := _degrees(place[tag])) is not None:
+            found[name] = -degrees if place.get(reference, _ifd.text("")).text in ("S", "W") else degrees
+    return found
+
+
+def _number(entry: Entry) -> float | None:
+    if entry.kind in (_ifd.RATIONAL, _ifd.SRATIONAL):
+        return entry.values[0] / entry.values[1] if len(entry.values) >= 2 and entry.values[1] else None
+    return float(entry.values[0]) if entry.values else None
+
+
+def _degrees(entry: Entry) -> float | None:
+    """Of three rationals: degrees, minutes and seconds."""
+    if entry.kind != _ifd.RATIONAL or len(entry.values) != 6 or not all(entry.values[1::2]):
+        return None
+    return float(sum(entry.values[i] / entry.values[i + 1] / 60 ** (i // 2) for i in (0, 2, 4)))
 
 
 def below(block: bytes) -> dict[int, Directory]:

@@ -21,6 +21,7 @@ FAULTS = (
     OSError,
     SyntaxError,
     ValueError,
+    RuntimeError,
     EOFError,
     IndexError,
     KeyError,
@@ -73,6 +74,11 @@ def icc_profile(picture: ImageFile) -> bytes:
 def exif(picture: ImageFile) -> bytes:
     """The EXIF block in the file as it is stored, empty where there is none."""
     return _bytes(picture.info.get("exif"))
+
+
+def xmp(picture: ImageFile) -> bytes:
+    """The XMP packet in the file, empty where there is none."""
+    return _bytes(picture.info.get("xmp"))
 
 
 def _converted(picture: ImageFile, name: str) -> Pillow.Image:

@@ -16,7 +16,11 @@ _PICTURES = (
     (0, b"BM", "bmp"),
     (0, b"\x76\x2f\x31\x01", "exr"),
     (0, b"#?", "hdr"),
+    (0, b"\xff\x0a", "jxl"),
+    (0, b"\0\0\0\x0cJXL \r\n\x87\n", "jxl"),
 )
+
+_BRANDS = ((b"avif", "avif"), (b"avis", "avif"), (b"hei", "heic"), (b"hev", "heic"))  # of files that begin with ftyp
 
 _RAW = (
     (8, b"CR\x02\0"),  # Canon CR2
@@ -40,6 +44,9 @@ def sniff(data: bytes) -> str | None:
     """The name of the format that `data` begins like, or None."""
     if _is_raw(data):
         return None
+    if data[4:8] == b"ftyp":
+        brands = data[8 : min(int.from_bytes(data[:4], "big"), 256)]
+        return next((name for brand, name in _BRANDS if brand in brands), None)
     return next((name for offset, magic, name in _PICTURES if data.startswith(magic, offset)), None)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import OpenEXR
 
 from hdrcli import __version__
-from hdrcli.codecs import WriteOptions, _display, _linear
+from hdrcli.codecs import WriteOptions, _display, _exif, _linear, _xmp
 from hdrcli.codecs._quiet import libraries_silent
 from hdrcli.color import BT709, Primaries
 from hdrcli.errors import ReadError, UsageError, WriteError
@@ -67,7 +67,8 @@ def write(image: Image, path: Path, options: WriteOptions) -> list[str]:
     p = image.primaries
     header: dict[str, Any] = {}
     if options.metadata:
-        header |= {"software": f"hdr {__version__}"} | image.meta.extra
+        header |= {"software": f"hdr {__version__}"} | _exif.as_attributes(image.meta.exif) | image.meta.extra
+        header |= {"xmp": image.meta.xmp.decode("utf-8", "replace")} if image.meta.xmp else {}
     header |= {
         "type": OpenEXR.scanlineimage,
         "compression": COMPRESSIONS[options.compression],
@@ -141,7 +142,8 @@ def _described(header: dict[str, Any], names: Sequence[str], bits: int) -> Metad
     if any(channel.name == "A" for channel in header["channels"]) and not layer:
         notes.append(_display.ALPHA_DROPPED)
     extra = {key: value for key, value in header.items() if isinstance(value, str) and key not in ("name", "view")}
-    return Metadata(bits=bits, notes=tuple(notes), extra=extra)
+    xmp = _xmp.for_output(extra.pop("xmp", "").encode(), {})
+    return Metadata(bits=bits, notes=tuple(notes), extra=extra, xmp=xmp)
 
 
 def _primaries(header: dict[str, Any]) -> Primaries:

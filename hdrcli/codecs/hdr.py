@@ -16,6 +16,7 @@ _LARGEST = 255 * 2.0**119  # exponents are bytes
 _ROWS = 128  # rows that are worked on at a time, to stay within the processor's cache
 _SIZE = re.compile(rb"([-+])([XY]) +(\d+) +([-+])([XY]) +(\d+)\s*\Z")
 
+_MADE = re.compile(rb"^(hdr:[\w.-]+)=(.*)$", re.MULTILINE)  # how an earlier run of this program made the picture
 _NUMBER = rb"\s*([-+]?\d*\.?\d+(?:[eE][-+]?\d{1,2})?)"
 
 
@@ -35,7 +36,8 @@ def read(data: bytes, name: str) -> Image:
     light = light[:: 1 if size[1] == (b"-" if size[2] == b"Y" else b"+") else -1]
     light = light[:, :: 1 if size[4] == (b"-" if size[5] == b"Y" else b"+") else -1]
     upright = light if size[2] == b"Y" else light.swapaxes(0, 1)
-    return _linear.to_image(upright, Metadata(bits=8), primaries=_primaries(header))
+    made = {key.decode(): value.decode("utf-8", "replace") for key, value in _MADE.findall(header)}
+    return _linear.to_image(upright, Metadata(bits=8, extra=made), primaries=_primaries(header))
 
 
 def write(image: Image, path: Path, options: WriteOptions) -> list[str]:

@@ -8,7 +8,7 @@ from PIL import Image as Pillow
 from PIL.JpegImagePlugin import JpegImageFile
 
 from hdrcli import icc
-from hdrcli.codecs import WriteOptions, _display, _exif, _jpegfile, _pillow, _uhdr, _xmp
+from hdrcli.codecs import WriteOptions, _about, _display, _exif, _jpegfile, _pillow, _uhdr, _xmp
 from hdrcli.codecs._jpegfile import APP1, APP2
 from hdrcli.errors import UsageError
 from hdrcli.image import Image, Metadata, Transfer
@@ -23,8 +23,15 @@ def read(data: bytes, name: str) -> Image:
     picture = _pillow.opened(JpegImageFile, data, name)
     pixels, notes = _pillow.samples(picture, name)
     exif = _exif.stripped(_pillow.exif(picture))
-    image = _display.to_image(pixels, bits=8, profile=_pillow.icc_profile(picture), exif=exif, notes=notes)
-    return replace(image, meta=_with_segments(image.meta, data))
+    image = _display.to_image(
+        pixels,
+        bits=8,
+        profile=_pillow.icc_profile(picture),
+        exif=exif,
+        xmp=_pillow.xmp(picture),
+        notes=notes,
+    )
+    return replace(image, meta=_with_gain_map(replace(image.meta, jpeg=data)))
 
 
 def write(image: Image, path: Path, options: WriteOptions) -> list[str]:
@@ -38,15 +45,8 @@ def write(image: Image, path: Path, options: WriteOptions) -> list[str]:
 
 
 def _encoded(image: Image, options: WriteOptions) -> tuple[bytes, list[str]]:
-    pixels, notes = _display.to_bytes(image, _LONGEST_SIDE, "jpg")
-    exif = xmp = b""
-    if options.metadata:
-        exif, remarks = _exif.for_output(image.meta.exif, image.width, image.height, limit=_LARGEST_EXIF)
-        xmp = _xmp.for_output(image.meta.xmp, image.meta.extra)
-        notes += remarks
-    if len(xmp) > _LARGEST_XMP:
-        xmp = _xmp.for_output(b"", image.meta.extra)
-        notes.append("the XMP packet is too long for this format and was left out")
+    pixels, notes = _display.to_samples(image, _LONGEST_SIDE, "jpg")
+    exif, xmp, remarks = _about.blocks(image, options, most_exif=_LARGEST_EXIF, most_xmp=_LARGEST_XMP)
     buffer = BytesIO()
     Pillow.fromarray(pixels).save(
         buffer,
@@ -57,22 +57,21 @@ def _encoded(image: Image, options: WriteOptions) -> tuple[bytes, list[str]]:
         exif=_jpegfile.EXIF + exif if exif else b"",
         xmp=xmp,
     )
-    return buffer.getvalue(), notes
+    return buffer.getvalue(), [*notes, *remarks]
 
 
-def _with_segments(meta: Metadata, data: bytes) -> Metadata:
-    """What the segments of a file say beside its EXIF; nothing where they are in disorder."""
+def _with_gain_map(meta: Metadata) -> Metadata:
+    """What an Ultra HDR file says of the making of its gain map; nothing where its segments are in disorder."""
     try:
-        parts = _jpegfile.parts(data)
-        xmp = parts.content(APP1, _jpegfile.XMP)
-        extra = _xmp.provenance(xmp)
-        if parts.content(APP2, _jpegfile.ISO_21496) and (place := parts.rest.find(_jpegfile.SOI)) >= 0:
-            second = _jpegfile.parts(parts.rest[place:])
-            extra |= _xmp.provenance(second.content(APP1, _jpegfile.XMP))
-            extra["gain map"] = "ISO 21496-1"
+        parts = _jpegfile.parts(meta.jpeg)
+        if not parts.content(APP2, _jpegfile.ISO_21496):
+            return meta
+        second = _jpegfile.parts(parts.rest[max(0, parts.rest.find(_jpegfile.SOI)) :])
     except ValueError:
         return meta
-    return replace(meta, xmp=xmp, jpeg=data, extra={**meta.extra, **extra})
+    note = "an Ultra HDR file: the picture that every viewer shows was read, not its gain map"
+    extra = meta.extra | _xmp.provenance(second.content(APP1, _jpegfile.XMP))
+    return replace(meta, notes=(*meta.notes, note), extra=extra)
 
 
 def checked_quality(options: WriteOptions) -> int:

@@ -1,5 +1,6 @@
 """TIFF 6.0: 1- to 8-bit pictures of every kind, and grey and RGB in 16 bits and in floating point."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,21 +10,22 @@ from numpy.typing import NDArray
 from PIL.TiffImagePlugin import TiffImageFile
 
 from hdrcli import icc
-from hdrcli.codecs import WriteOptions, _display, _exif, _ifd, _linear, _opencv, _pillow
-from hdrcli.codecs._ifd import LONG, UNDEFINED, Directory, Entry
+from hdrcli.codecs import WriteOptions, _about, _display, _exif, _ifd, _linear, _opencv, _pillow, _xmp
+from hdrcli.codecs._ifd import BYTE, LONG, UNDEFINED, Directory, Entry
 from hdrcli.codecs._quiet import libraries_silent
 from hdrcli.codecs._sniff import raw_given
 from hdrcli.errors import ReadError, WriteError
-from hdrcli.image import Image, Metadata
+from hdrcli.image import Image, Metadata, Transfer
 
 _LONGEST_SIDE = 2**20  # OpenCV
-_LZW, _HORIZONTAL_DIFFERENCES = 5, 2
+_LZW, _HORIZONTAL_DIFFERENCES, _FLOAT_DIFFERENCES = 5, 2, 3
+_LARGEST_SINGLE = float(np.finfo(np.float32).max)
 
 _COMMON_COMPRESSIONS = (1, 5, 8, 32946, 32773)  # none, LZW, Deflate (two numbers for it), PackBits
 
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _STRIPS = 254, 256, 257, 258, 259, 262, 273
 _SAMPLES, _STRIP_SIZES, _PLANAR, _TILES, _TILE_SIZES, _EXTRA_SAMPLES = 277, 279, 284, 324, 325, 338
-_SAMPLE_FORMAT, _ICC, _DNG_VERSION = 339, 34675, 50706
+_SAMPLE_FORMAT, _XMP, _ICC, _DNG_VERSION = 339, 700, 34675, 50706
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
 _SENSOR_DATA = (32803, 34892)  # colour filter array, linear raw
 _INTERLEAVED, _PREMULTIPLIED = 1, 1
@@ -41,26 +43,30 @@ def read(data: bytes, name: str) -> Image:
     bits = max(_numbers(tags, _BITS))
     exif = _exif.from_tiff(data)
     profile = bytes(_numbers(tags, _ICC)) if _ICC in tags else b""
+    xmp = bytes(value & 255 for value in _numbers(tags, _XMP)) if _XMP in tags else b""
     if bits <= 8 and not _is_plain(tags):
         samples, notes = _eight_bits(data, name)
     else:
         samples, notes = _stored(tags, data, name)
     if samples.dtype.kind == "f":
-        return _light(samples, profile, Metadata(exif=exif, bits=bits, notes=tuple(notes)))
-    return _display.to_image(samples, bits=bits, profile=profile, exif=exif, turned=True, notes=notes)
+        meta = Metadata(exif=exif, xmp=xmp, bits=bits, notes=tuple(notes), extra=_xmp.provenance(xmp))
+        return _light(samples, profile, meta)
+    return _display.to_image(samples, bits=bits, profile=profile, exif=exif, xmp=xmp, turned=True, notes=notes)
 
 
 def write(image: Image, path: Path, options: WriteOptions) -> list[str]:
-    """8-bit RGB TIFF, compressed by LZW, with an sRGB profile."""
-    pixels, notes = _display.to_bytes(image, _LONGEST_SIDE, "tif")
-    stored = _opencv.encode(
-        ".tif", pixels, (cv2.IMWRITE_TIFF_COMPRESSION, _LZW, cv2.IMWRITE_TIFF_PREDICTOR, _HORIZONTAL_DIFFERENCES)
-    )
-    exif = b""
-    if options.metadata:
-        exif, remarks = _exif.for_output(image.meta.exif, image.width, image.height)
-        notes += remarks
-    main = _ifd.read(exif) | _ifd.read(stored) | {_ICC: Entry(UNDEFINED, tuple(icc.srgb_profile()))}
+    """8- or 16-bit RGB TIFF with an sRGB profile; of linear light, 32-bit floats with a linear one. LZW."""
+    if image.transfer == Transfer.LINEAR:
+        _display.check_output(image, _LONGEST_SIDE, "tif")
+        pixels, notes = _linear.clipped(image.pixels, -_LARGEST_SINGLE, _LARGEST_SINGLE)
+        predictor, profile = _FLOAT_DIFFERENCES, icc.linear_profile()
+    else:
+        pixels, notes = _display.to_samples(image, _LONGEST_SIDE, "tif", options.bits)
+        predictor, profile = _HORIZONTAL_DIFFERENCES, icc.srgb_profile()
+    stored = _opencv.encode(".tif", pixels, (cv2.IMWRITE_TIFF_COMPRESSION, _LZW, cv2.IMWRITE_TIFF_PREDICTOR, predictor))
+    exif, xmp, remarks = _about.blocks(image, options)
+    main = _ifd.read(exif) | _ifd.read(stored) | {_ICC: Entry(UNDEFINED, tuple(profile))}
+    main |= {_XMP: Entry(BYTE, tuple(xmp))} if xmp else {}
     below = _exif.below(exif)
     # OpenCV's strips stay together, behind the new directory instead of before the old one.
     starts, sizes = _numbers(main, _STRIPS), _numbers(main, _STRIP_SIZES)
@@ -71,7 +77,7 @@ def write(image: Image, path: Path, options: WriteOptions) -> list[str]:
     if len(head) + len(strips) >= 2**32:
         raise WriteError(f"{path} would exceed the 4 GB that a TIFF holds", hint="write png instead")
     path.write_bytes(head + strips)
-    return notes
+    return [*notes, *remarks]
 
 
 def _numbers(tags: Directory, tag: int, default: int = 1) -> tuple[int, ...]:
@@ -145,9 +151,11 @@ def _light(samples: NDArray[Any], profile: bytes, meta: Metadata) -> Image:
     if known is None or len(known.curves) != channels.shape[-1]:
         note = "floating-point TIFF without a usable profile: taken for linear light in BT.709"
         return _linear.to_image(samples, _noted(meta, note, ""))
+    if profile == icc.linear_profile():  # what is written here, without its rounding
+        return _linear.to_image(samples, _noted(meta, "", known.description))
     light = known.linear(channels)
     return _linear.to_image(light[..., 0] if samples.ndim == 2 else light, _noted(meta, "", known.description))
 
 
 def _noted(meta: Metadata, note: str, profile: str) -> Metadata:
-    return Metadata(exif=meta.exif, bits=meta.bits, profile=profile, notes=(*meta.notes, *([note] if note else [])))
+    return replace(meta, profile=profile, notes=(*meta.notes, *([note] if note else [])))

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from hdrcli import infer, raw, tonemap, zoo
-from hdrcli.color import Float32
+from hdrcli.color import SDR_WHITE, Float32, luminance, srgb_decode
 from hdrcli.errors import UsageError
 from hdrcli.image import Image, Transfer
 from hdrcli.infer import Compute
@@ -18,6 +18,8 @@ Feed = Literal["canonical", "native"]
 Balance = Literal["camera", "auto", "daylight"]
 
 DEFAULT_LOOK = "fusion"
+
+_MIDDLE = (0.05, 0.5)  # luminance of middle tones, in parts of white
 
 
 def develop(
@@ -55,6 +57,7 @@ def develop_mosaic(
 
     ev: exposure in stops, applied to the sensor's light. look: the tone-mapping operator for models that give linear
     light, one of `tonemap.OPERATORS`, None for the fusion. UsageError for a look with a model that has its own.
+    The partner of the picture is its light, where the model gives that.
     """
     check_settings(model, ev, look)
     look = look or DEFAULT_LOOK
@@ -65,7 +68,9 @@ def develop_mosaic(
     finished: Float32 = tonemap.OPERATORS[look](picture) if linear else np.clip(picture, 0, 1)
     facts = provenance(model, sensor=feed, ev=ev, look=look if linear else "learned")
     meta = replace(mosaic.meta, extra={**mosaic.meta.extra, **facts})
-    return Made(Image(np.ascontiguousarray(finished, np.float32), Transfer.SRGB, meta=meta), result)
+    image = Image(np.ascontiguousarray(finished, np.float32), Transfer.SRGB, meta=meta)
+    light = Image(picture, Transfer.LINEAR, white=_white(picture, finished), meta=meta) if linear else None
+    return Made(image, result, partner=light)
 
 
 def check_settings(model: zoo.Model, ev: float, look: str | None) -> None:
@@ -75,6 +80,16 @@ def check_settings(model: zoo.Model, ev: float, look: str | None) -> None:
         raise UsageError(f"there is no look named {look!r}", hint="looks: " + ", ".join(tonemap.OPERATORS))
     if look is not None and model.spec.gives == "srgb":
         raise UsageError(f"{model.card.name} gives finished pictures with a look of its own", hint="leave --look out")
+
+
+def _white(light: Float32, finished: Float32) -> float:
+    """The luminance in cd/m2 of 1.0 in the light at which it is as bright as the finished picture in its middle tones.
+
+    light, finished: (H, W, 3) linear and sRGB-encoded; the white of the finished picture is that of SDR.
+    """
+    bright, shown = luminance(light), luminance(srgb_decode(finished))
+    middle = (shown > _MIDDLE[0]) & (shown < _MIDDLE[1]) & (bright > 0)
+    return SDR_WHITE * float(np.median(shown[middle] / bright[middle])) if middle.any() else SDR_WHITE
 
 
 def _as_mosaic(source: Path | str | bytes | Mosaic, feed: Feed, balance: Balance) -> Mosaic:
