@@ -301,7 +301,7 @@ def test_the_command_prints_tables_json_and_csv(tmp_path: Path) -> None:
         write(tmp_path / "pred" / f"{index}.exr", light**1.1)
         write(tmp_path / "ref" / f"{index}.exr", light)
     table = tmp_path / "scores.csv"
-    done = hdr(tmp_path / "pred", tmp_path / "ref", "--json", "--csv", table)
+    done = hdr(tmp_path / "pred", tmp_path / "ref", "--json", "--csv", table, "--report", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["schema"] == "hdrcli-eval/1" and found["protocol"] == "hanji" and found["white_nits"] == 203
@@ -309,6 +309,8 @@ def test_the_command_prints_tables_json_and_csv(tmp_path: Path) -> None:
     assert {row["system"] for row in found["means"]} == {"input", "prediction"}
     assert found["differences"][0]["to"] == "prediction"
     assert len(found["images"]) == 4 and found["images"][0]["pu_vsi"] < 1
+    assert (tmp_path / "out" / "scores.csv").read_text() == table.read_text()
+    assert "<svg" in (tmp_path / "out" / "index.html").read_text()
     lines = list(csv.DictReader(table.read_text().splitlines()))
     assert len(lines) == 4 and float(lines[0]["pu_psnr"]) == found["images"][0]["pu_psnr"]
     shown = hdr(tmp_path / "pred", tmp_path / "ref", "--without", "vsi")

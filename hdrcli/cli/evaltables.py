@@ -1,6 +1,5 @@
 """The tables of `hdr eval`."""
 
-import math
 import sys
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from rich.table import Table
 from hdrcli.cli import render
 from hdrcli.protocols import METRICS
 from hdrcli.tasks import summary
+from hdrcli.tasks.summary import number
 
 if TYPE_CHECKING:
     from hdrcli.tasks.results import Evaluation
@@ -32,13 +32,6 @@ def show(result: "Evaluation", *, every: bool) -> None:
     console.print(_means(result))
     console.print(_differences(result))
     console.print(_worst(result))
-
-
-def number(value: float, metric: str, *, signed: bool = False) -> str:
-    """A score with the decimals of its metric, "-" where it does not apply."""
-    if math.isnan(value):
-        return "-"
-    return f"{value:{'+' if signed else ''}.{METRICS[metric].decimals}f}"
 
 
 def _table(title: str, *columns: str, result: "Evaluation") -> Table:
@@ -75,11 +68,7 @@ def _differences(result: "Evaluation") -> Table:
             continue
         cells = []
         for name in result.plan.metrics:
-            mean, low, high, _ = summary.difference(result.rows, system, base, name)
-            interval = (
-                "" if math.isnan(low) else f" [{number(low, name, signed=True)}, {number(high, name, signed=True)}]"
-            )
-            cells.append(escape(number(mean, name, signed=True) + interval))
+            cells.append(escape(summary.in_words(summary.difference(result.rows, system, base, name), name)))
         table.add_row(escape(system), *cells)
     return table
 

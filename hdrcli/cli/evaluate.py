@@ -13,7 +13,7 @@ from hdrcli.errors import UsageError
 
 if TYPE_CHECKING:
     from hdrcli.tasks.datasets import Sample
-    from hdrcli.tasks.evaluate import Plan, Scored
+    from hdrcli.tasks.evaluate import Keep, Plan, Scored
 
 _WHAT = {"rich_help_panel": "What is scored"}
 _RUN = {"rich_help_panel": "How it runs"}
@@ -69,6 +69,9 @@ def evaluate(
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]|mps", help="Where networks run.", **_RUN)] = "auto",
     precision: Annotated[Precision, typer.Option(help="Of a network's arithmetic.", **_RUN)] = Precision.AUTO,
     tile: Annotated[int | None, typer.Option(min=64, metavar="N", help="Side of a tile.", **_RUN)] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write DIR/index.html and DIR/scores.csv.", **_REPORT)
+    ] = None,
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all rows as CSV.", **_REPORT)] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.", **_REPORT)] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Means only, not each picture.", **_REPORT)] = False,
@@ -86,7 +89,7 @@ def evaluate(
     from hdrcli import outside
     from hdrcli.infer import Compute, describe
     from hdrcli.protocols import PROTOCOLS
-    from hdrcli.tasks import datasets, results
+    from hdrcli.tasks import datasets, results, shots
     from hdrcli.tasks.evaluate import Plan, models_for, protocol_for
 
     compute = Compute(device=device, precision=precision.value, tile=tile)
@@ -104,8 +107,13 @@ def evaluate(
         samples = datasets.file_pairs(places[0], places[1], inputs, plan.protocol.holds)
         about = f"pairs by name, {places[0]} against {places[1]}"
 
-    scored = _score(samples, plan, workers=jobs or os.cpu_count() or 1, quiet=quiet)
+    keep = shots.KEEP[plan.protocol.holds] if report else None
+    scored = _score(samples, plan, workers=jobs or os.cpu_count() or 1, quiet=quiet, keep=keep)
     result = results.Evaluation(chosen, about, plan, scored)
+    if report:
+        from hdrcli.tasks.report import write_report
+
+        render.say(f"report: {write_report(result, report)}")
     if csv:
         results.write_csv(result, csv)
     if json:
@@ -118,12 +126,12 @@ def evaluate(
         raise typer.Exit(1)
 
 
-def _score(samples: "list[Sample]", plan: "Plan", *, workers: int, quiet: bool) -> "list[Scored]":
+def _score(samples: "list[Sample]", plan: "Plan", *, workers: int, quiet: bool, keep: "Keep | None") -> "list[Scored]":
     from hdrcli.tasks.evaluate import evaluate as score
 
     scored = []
     with render.progress(len(samples), shown=not quiet) as tick:
-        for one in score(samples, plan, workers=workers):
+        for one in score(samples, plan, workers=workers, keep=keep):
             scored.append(one)
             tick()
             if one.error:

@@ -73,7 +73,7 @@ class Scored:
     pictures: object = None
 
 
-Keep = Callable[[Float32 | None, Mapping[str, Pair]], object]
+Keep = Callable[[Mapping[str, Pair]], object]
 
 
 def models_for(names: Sequence[str]) -> dict[str, zoo.Model]:
@@ -92,7 +92,7 @@ def evaluate(
 ) -> Generator[Scored, None, None]:
     """Scores all samples, several at a time, and yields what became of each in order.
 
-    keep: makes of the unprocessed input and the pairs of all systems what a report will show.
+    keep: makes of the pairs of all systems what a report will show.
     """
     device = Lock()
     team = Parallel(n_jobs=workers, backend="threading", return_as="generator", batch_size=1)
@@ -135,7 +135,7 @@ def _score(sample: Sample, plan: Plan, device: Lock, keep: Keep | None) -> Score
         picture, more = cleaned(made.pixels, name)
         notes += more
         add(name, picture, seconds, made.device, made.precision)
-    kept = keep(loaded.plain, pairs) if keep else None
+    kept = keep(pairs) if keep else None
     return Scored(sample, tuple(rows), tuple(notes), pictures=kept)
 
 

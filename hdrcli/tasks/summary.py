@@ -1,5 +1,6 @@
 """What many rows of scores come down to: means, differences with their uncertainty, the worst pictures."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -82,3 +83,16 @@ def worst(rows: Sequence[Row], system: str, metric: str) -> list[Row]:
 def label(row: Row) -> str:
     """The picture's name with its group."""
     return f"{row.image} ({row.group})" if row.group else row.image
+
+
+def number(value: float, metric: str, *, signed: bool = False) -> str:
+    """A score with the decimals of its metric, "-" where it does not apply."""
+    if math.isnan(value):
+        return "-"
+    return f"{value:{'+' if signed else ''}.{METRICS[metric].decimals}f}"
+
+
+def in_words(found: Difference, metric: str) -> str:
+    """A difference with its interval in brackets, where it has one."""
+    mean, low, high = (number(value, metric, signed=True) for value in found[:3])
+    return mean if math.isnan(found.low) else f"{mean} [{low}, {high}]"
