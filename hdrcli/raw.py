@@ -14,7 +14,7 @@ import numpy as np
 import rawpy
 from numpy.typing import NDArray
 
-from hdrcli.codecs import _ifd
+from hdrcli.codecs import _ifd, _shading
 from hdrcli.codecs._rawexif import EXPOSURE_TIME, F_NUMBER, FOCAL_LENGTH, ISO, MAKE, collect, tiff_part
 from hdrcli.codecs.dng import PATTERNS
 from hdrcli.color import Float32, Float64
@@ -42,15 +42,17 @@ def read(source: Path | bytes, *, name: str = "", balance: Balance = "camera", s
     """Reads a camera RAW file, or its bytes, as a Bayer mosaic with its levels, white balance and camera matrix.
 
     name: what to call the input in messages, its file name by default. balance: the camera's white balance, daylight
-    or an estimate from the picture; one that the file lacks is replaced, with a note. sensor: "native" also takes a
-    single-channel PNG, as the Zurich RAW to RGB data set stores mosaics (RGGB, 10-bit scale). Sensors that are not
-    Bayer ones are demosaiced by LibRaw and sampled again. Raises ReadError.
+    or an estimate from the picture; one that the file lacks is replaced, with a note. sensor: for "canonical", a DNG's
+    map of its lens shading is applied; "native" leaves the counts as they are, and also takes a single-channel PNG, as
+    the Zurich RAW to RGB data set stores mosaics (RGGB, 10-bit scale). Sensors that are not Bayer ones are demosaiced
+    by LibRaw and sampled again. Raises ReadError.
     """
     data = source if isinstance(source, bytes) else _bytes_of(source)
     label = name or ("-" if isinstance(source, bytes) else source.name)
     if not data:
         raise ReadError(f"{label} is empty", hint=RECOPY)
-    mosaic = _from_png(data, label, sensor) if data.startswith(b"\x89PNG") else _from_libraw(data, label, balance)
+    is_png = data.startswith(b"\x89PNG")
+    mosaic = _from_png(data, label, sensor) if is_png else _from_libraw(data, label, balance, sensor)
     return replace(mosaic, meta=replace(mosaic.meta, source=label))
 
 
@@ -103,7 +105,7 @@ class _Frame(NamedTuple):
     aspect: float
 
 
-def _from_libraw(data: bytes, label: str, balance: Balance) -> Mosaic:
+def _from_libraw(data: bytes, label: str, balance: Balance, sensor: Feed) -> Mosaic:
     notes: list[str] = []
     tiff = tiff_part(data)
     with opened(data, label) as raw:
@@ -113,11 +115,15 @@ def _from_libraw(data: bytes, label: str, balance: Balance) -> Mosaic:
         exif = _exif(raw, tiff)
         pattern = _bayer_pattern(raw)
         frame = _recorded(raw, pattern) if pattern else _rendered(raw, multipliers)  # changes what LibRaw says
+    shading = _shading.of_mosaic(tiff) if pattern and sensor == "canonical" else []
+    factors = _shading.gains(shading, frame.counts.shape[:2]) if shading else None
     frame = _without_missing_rows(frame, label, notes)
     if pattern:
         frame = _with_plausible_levels(frame, _ifd.read(tiff), notes)
     clip, white = _clipping(frame, notes)
     _require_light(frame._replace(white=white), label, notes)
+    if factors is not None:
+        frame = _unshaded(frame._replace(white=white), factors)
     counts, crop = align(frame.counts, frame.pattern, frame.crop)
     shift = divmod(frame.pattern.index("R"), 2)
     bits = int(white).bit_length()
@@ -321,6 +327,14 @@ def _with_plausible_levels(frame: _Frame, main: _ifd.Directory, notes: list[str]
         )
         black = darkest
     return frame._replace(black=black, white=white)
+
+
+def _unshaded(frame: _Frame, factors: Float32) -> _Frame:
+    """The frame with lens shading taken out: light above black times (H, W) factors, up to the white level."""
+    height, width = frame.counts.shape
+    black = np.tile(frame.black, (height // 2 + 1, width // 2 + 1))[:height, :width]
+    lifted = black + (frame.counts - black) * factors[:height]
+    return frame._replace(counts=np.minimum(lifted, np.maximum(frame.counts, np.float32(frame.white))))
 
 
 def _clipping(frame: _Frame, notes: list[str]) -> tuple[Float32, float]:

@@ -25,7 +25,7 @@ from hdrcli.image import Image, Transfer
 
 STEPS = (1, 2, 3, 4)
 
-_MOST_LIGHT = 2.0**16
+_MOST_LIGHT = 10_000 / SDR_WHITE  # where readers end
 _HDRGM = "http://ns.adobe.com/hdr-gain-map/1.0/"
 _CONTAINER = "http://ns.google.com/photos/1.0/container/"
 _PRIMARY = 0x030000  # attribute in the MP index: the picture that is shown
@@ -43,8 +43,8 @@ def write(image: Image, path: Path, options: WriteOptions, encode: Callable[[Ima
         raise UsageError("an Ultra HDR JPEG needs the finished picture beside its light", hint="write exr instead")
     if options.map_step not in STEPS or options.map_channels not in (1, 3):
         raise UsageError("a gain map has 1 or 3 channels and a step of 1 to 4", hint="3 channels, step 2")
-    light, notes = _linear.clipped(image.pixels, 0, _MOST_LIGHT)
-    light = light * np.float32((image.white or SDR_WHITE) / SDR_WHITE)
+    scale = np.float32((image.white or SDR_WHITE) / SDR_WHITE)
+    light, notes = _linear.clipped(image.pixels * scale, 0, _MOST_LIGHT)
     own = _own_colours(base.meta.jpeg) if base.meta.jpeg else None
     if own is not None:
         parts = _jpegfile.parts(base.meta.jpeg)

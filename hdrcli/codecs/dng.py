@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hdrcli.codecs import _ifd
-from hdrcli.codecs._ifd import BYTE, LONG, SHORT, Entry
+from hdrcli.codecs._ifd import BYTE, LONG, SHORT, UNDEFINED, Entry
+from hdrcli.codecs._shading import OPCODE_LIST_2, ShadingMap, packed
 from hdrcli.color import Float64
 from hdrcli.errors import WriteError
 from hdrcli.files import atomic_write
@@ -28,6 +29,7 @@ def write(
     color_matrix: Float64,
     orientation: int = 1,
     bits: int = 10,
+    shading: Sequence[ShadingMap] = (),
     make: str = "hdrcli",
     model: str = "virtual camera",
 ) -> None:
@@ -36,6 +38,7 @@ def write(
     counts: (H, W) below 2^bits. pattern: colours of the top-left 2x2 block, row by row. as_shot_neutral: camera RGB of
     a white object, green 1 (the inverse of the white-balance multipliers). color_matrix: 3x3, CIE XYZ under D65 to
     camera RGB. orientation: EXIF, 1 to 8. bits: 8 to 16, packed without gaps, most significant bit first.
+    shading: what takes the shading of the lens out again; the counts are written with it.
     WriteError where the counts do not fit or the file cannot be written.
     """
     if not 8 <= bits <= 16 or counts.ndim != 2 or int(counts.max(initial=0)) >= 2**bits:
@@ -75,6 +78,8 @@ def write(
         50728: _ifd.rational(*as_shot_neutral),
         50778: Entry(SHORT, (21,)),  # CalibrationIlluminant1: D65
     }
+    if shading:
+        tags[OPCODE_LIST_2] = Entry(UNDEFINED, tuple(packed(shading)))
     tags[_STRIP_OFFSETS] = Entry(LONG, (len(_ifd.build(tags, {})),))
     with atomic_write(path) as part:
         part.write_bytes(_ifd.build(tags, {}) + strip)
