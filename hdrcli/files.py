@@ -1,6 +1,7 @@
 """From what the user named to what will be written: the plan of a run, and writes that are whole or not at all."""
 
 import os
+import re
 import secrets
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -55,6 +56,24 @@ def plan(
     jobs = [Job(item.path, target_of(item)) for item in found]
     _refuse_collisions(jobs)
     return jobs
+
+
+def frames(name: str) -> list[str]:
+    """The files of a numbered sequence, `frame_%04d.png`, by their numbers; any other name itself.
+
+    Raises UsageError where there is none of them.
+    """
+    path = Path(name)
+    number = re.search(r"%(?:0(\d+))?d", path.name)
+    if number is None or path.exists():
+        return [name]
+    before, after = path.name[: number.start()], path.name[number.end() :]
+    pattern = re.compile(rf"{re.escape(before)}(\d{{{number[1] or 1},}}){re.escape(after)}")
+    members = path.parent.iterdir() if path.parent.is_dir() else ()
+    found = sorted((int(match[1]), str(member)) for member in members if (match := pattern.fullmatch(member.name)))
+    if not found:
+        raise UsageError(f"there is no file like {name}", hint="%04d stands for a number of four digits")
+    return [member for _, member in found]
 
 
 def read_list(text: str) -> list[str]:

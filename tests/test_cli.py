@@ -288,6 +288,16 @@ def test_several_formats_in_one_run(hdr: Any) -> None:
     assert [record["status"] for record in done.records] == ["skipped", "skipped"]
 
 
+def test_a_sequence_of_frames(hdr: Any) -> None:
+    for number in (1, 2, 3):
+        write_picture(f"clip/f_{number:03}.png")
+    done = hdr("expand", "clip/f_%03d.png", "--sequence", "-o", "out", "--json")
+    assert done.code == 0, done.err
+    assert [Path(record["target"]).name for record in done.records] == ["f_001.exr", "f_002.exr", "f_003.exr"]
+    assert hdr("expand", "clip", "--sequence", "-o", "again").code == 0
+    assert hdr("expand", "-", "--sequence", "-o", "x.exr", stdin=Path("clip/f_001.png").read_bytes()).code == 2
+
+
 def test_one_format_that_fails_does_not_stop_the_other(hdr: Any) -> None:
     write_picture("a.png")
     Path("out").mkdir()

@@ -6,12 +6,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hdrcli import files
 from hdrcli.cli.convert import carry_out, plan
 from hdrcli.cli.options import Ev, ModelName, Shared, with_shared
+from hdrcli.errors import UsageError
+from hdrcli.files import STREAM
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hdrcli.files import Job
     from hdrcli.image import Image
     from hdrcli.tasks.common import Made
+    from hdrcli.zoo import Model
 
 FORMATS = ("exr", "hdr", "uhdr", "avif", "jxl", "png", "tif")
 SUFFIX = "_hdr"
@@ -55,6 +62,9 @@ def expand(
     map_step: Annotated[
         int, typer.Option(min=1, max=4, metavar="N", help="Ultra HDR: pixels a side for one of the gain map.")
     ] = 2,
+    sequence: Annotated[
+        bool, typer.Option("--sequence", help="The inputs are frames of one clip: one response curve for all.")
+    ] = False,
     xmp: Annotated[bool, typer.Option("--xmp", help="Ultra HDR: also describe the gain map as hdrgm XMP.")] = False,
 ) -> None:
     """Give ordinary pictures their light back: JPEG, PNG and others to linear HDR.
@@ -78,6 +88,9 @@ def expand(
     check_settings(gamma, scaling, ev, white_nits)
     ready = model_for("expand", model)
 
+    if sequence:
+        ready = _steady(ready, jobs, gamma, scaling)
+
     def decode(source: Path | bytes) -> "Image":
         return require_encoded(codecs.read(source))
 
@@ -95,3 +108,15 @@ def expand(
         map_xmp=xmp,
     )
     carry_out(shared, jobs, ready, decode, process, formats=chosen, options=options)
+
+
+def _steady(model: "Model", jobs: "Sequence[Job]", gamma: float, scaling: float) -> "Model":
+    """The model with what holds for the whole clip, found from some of its frames."""
+    from hdrcli import codecs
+    from hdrcli.tasks.expand import feed, require_encoded
+    from hdrcli.tasks.sequence import steady, studied
+
+    if any(job.source == STREAM for job in jobs):
+        raise UsageError("standard input is no sequence", hint="name the frames, such as frame_%04d.png")
+    chosen = [files.existing(jobs[index].source) for index in studied(len(jobs))]
+    return steady(model, [feed(require_encoded(codecs.read(source)), gamma, scaling) for source in chosen])

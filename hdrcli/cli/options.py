@@ -81,7 +81,7 @@ class Shared:
 
     def input_names(self) -> list[str]:
         """The inputs, those of the list included; standard input where none is named and something is piped in."""
-        names = [*(self.inputs or []), *self._listed()]
+        names = [frame for name in [*(self.inputs or []), *self._listed()] for frame in files.frames(name)]
         if names or self.files_from is not None:
             return names
         if sys.stdin.isatty():

@@ -60,16 +60,21 @@ def expand_image(
     white_nits: luminance in cd/m2 that 1.0 in the result stands for; it changes no number in it.
     """
     check_settings(gamma, scaling, ev, white_nits)
-    encoded = np.minimum(_srgb_709(image) * np.float32(scaling), 1)
-    planes = np.moveaxis(encoded ** np.float32(1 / gamma), 2, 0)
+    planes = feed(image, gamma, scaling)
     result = infer.run(model.network, planes, compute)
     linear = np.maximum(result.pixels, 0) ** np.float32(gamma) * np.float32(2.0**ev)
     notes = image.meta.notes
-    if clipped_share(encoded) == 0:
+    if clipped_share(np.moveaxis(planes ** np.float32(gamma), 0, 2)) == 0:
         notes = (*notes, "no pixel is clipped: there is nothing to reconstruct")
     facts = provenance(model, gamma=gamma, scaling=scaling, ev=ev, white_nits=white_nits)
     meta = replace(image.meta, notes=notes, extra={**image.meta.extra, **facts})
     return Made(Image(linear, Transfer.LINEAR, white=white_nits, meta=meta), result, partner=image)
+
+
+def feed(image: Image, gamma: float, scaling: float) -> Float32:
+    """(3, H, W) code values as the model sees them: min(1, scaling x)^(1 / gamma)."""
+    encoded = np.minimum(_srgb_709(image) * np.float32(scaling), 1)
+    return np.ascontiguousarray(np.moveaxis(encoded ** np.float32(1 / gamma), 2, 0))
 
 
 def check_settings(gamma: float, scaling: float, ev: float, white_nits: float) -> None:

@@ -1,0 +1,52 @@
+"""Frames of one clip: what a network finds out about whole pictures is found once, so that the clip does not flicker."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from hdrcli import zoo
+from hdrcli.color import Float32
+from hdrcli.network import Context, Network
+from hdrcli.tiling import pad
+
+STUDIED = 5  # frames, evenly over the clip
+
+
+class Steady(Network):
+    """A network for which every picture has the same context."""
+
+    def __init__(self, network: Network, context: Context) -> None:
+        super().__init__()
+        self.network, self.tiling, self.context = network, network.tiling, context
+
+    def prepare(self, image: Tensor) -> Context:
+        return {name: value.to(image.device) for name, value in self.context.items()}
+
+    def located(self, image: Tensor) -> Tensor:
+        return self.network.located(image)
+
+    def forward(self, tile: Tensor, context: Context) -> Tensor:
+        values: Tensor = self.network(tile, context)
+        return values
+
+    def finish(self, output: Tensor, image: Tensor, context: Context) -> Tensor:
+        return self.network.finish(output, image, context)
+
+
+@torch.inference_mode()
+def steady(model: zoo.Model, frames: Sequence[Float32]) -> zoo.Model:
+    """The model with one context for all frames of a clip: the mean of those of `frames`, (3, H, W) code values each.
+
+    The mean of rising response curves is one, too.
+    """
+    network = model.network.eval()
+    found = [network.prepare(pad(torch.from_numpy(planes)[None], network.tiling)) for planes in frames]
+    mean = {name: torch.stack([context[name] for context in found]).mean(dim=0) for name in found[0]}
+    return replace(model, network=Steady(network, mean)) if mean else model
+
+
+def studied(count: int) -> list[int]:
+    """Which of `count` frames are looked at."""
+    return sorted({round(i * (count - 1) / (STUDIED - 1)) for i in range(STUDIED)})
