@@ -1,4 +1,4 @@
-"""Frames of one clip: what a network finds out about whole pictures is found once, so that the clip does not flicker."""
+"""Frames of one clip: what networks find out about whole pictures is found once, so that the clip does not flicker."""
 
 from collections.abc import Sequence
 from dataclasses import replace
