@@ -295,6 +295,11 @@ def test_a_sequence_of_frames(hdr: Any) -> None:
     assert done.code == 0, done.err
     assert [Path(record["target"]).name for record in done.records] == ["f_001.exr", "f_002.exr", "f_003.exr"]
     assert hdr("expand", "clip", "--sequence", "-o", "again").code == 0
+    for number in (1, 2):
+        write_mosaic(f"raw/f_{number:03}.dng")
+    done = hdr("develop", "raw/f_%03d.dng", "--sequence", "--wb", "auto", "-o", "developed")
+    assert (done.code, len(list(Path("developed").iterdir()))) == (0, 2), done.err
+    assert hdr("develop", "raw", "--sequence", "--look", "reinhard").code == 2
     assert hdr("expand", "-", "--sequence", "-o", "x.exr", stdin=Path("clip/f_001.png").read_bytes()).code == 2
 
 

@@ -8,14 +8,17 @@ import pytest
 import torch
 from standins import known_model, save_standin
 
-from hdrcli import codecs, files, zoo
+from hdrcli import camera, codecs, files, zoo
 from hdrcli.cards import read_card
+from hdrcli.cli.convert import studied_sources
 from hdrcli.errors import UsageError
 from hdrcli.image import Image, Transfer
 from hdrcli.infer import Compute
 from hdrcli.network import Context, Network
+from hdrcli.sensor import Mosaic
+from hdrcli.tasks.develop import Balance, Clip, clip_of, develop_mosaic
 from hdrcli.tasks.expand import expand_image, feed
-from hdrcli.tasks.sequence import steady, studied
+from hdrcli.tasks.sequence import steady
 from hdrcli.tiling import Tiling
 
 
@@ -73,8 +76,12 @@ def test_networks_without_a_context_stay_as_they_are() -> None:
 
 
 @pytest.mark.parametrize(("count", "expected"), [(1, [0]), (3, [0, 1, 2]), (9, [0, 2, 4, 6, 8])])
-def test_frames_that_are_studied_span_the_clip(count: int, expected: list[int]) -> None:
-    assert studied(count) == expected
+def test_frames_that_are_studied_span_the_clip(
+    count: int, expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [files.Job(Path(__file__).with_name(f"{index}"), Path("x")) for index in range(count)]
+    monkeypatch.setattr(files, "existing", lambda source: source)
+    assert [int(source.name) for source in studied_sources(jobs)] == expected
 
 
 def test_numbered_names_stand_for_frames(tmp_path: Path) -> None:
@@ -87,3 +94,29 @@ def test_numbered_names_stand_for_frames(tmp_path: Path) -> None:
     for missing in ("h_%04d.png", "no/h_%d.png"):
         with pytest.raises(UsageError, match="no file like"):
             files.frames(str(tmp_path / missing))
+
+
+def shot(level: float) -> Mosaic:
+    """A grey wall that stays as it is beside one that gets brighter, and a lamp that keeps the exposure of the shot."""
+    scene = np.full((64, 96, 3), 0.2, np.float32)
+    scene[:, 48:] = level
+    scene[:, 92:] = 1
+    sensor = replace(camera.random_sensor(np.random.default_rng(1), bits=14), shot=0.0, read=0.0)
+    return camera.record(scene, sensor, 0.001, np.random.default_rng(2))
+
+
+@pytest.mark.parametrize("balance", ["camera", "auto"])
+def test_developed_frames_share_their_exposure(balance: Balance) -> None:
+    mosaics = [shot(level) for level in (0.05, 0.1, 0.2, 0.4)]
+    model = known_model("develop")
+
+    def wall(clip: Clip | None) -> np.ndarray:
+        made = [develop_mosaic(model, mosaic, look="none", clip=clip, compute=Compute()).image for mosaic in mosaics]
+        return np.array([image.to(Transfer.LINEAR).pixels[8:-8, 8:40].mean() for image in made])
+
+    assert np.ptp(np.log2(wall(None))) > 0.5
+    held = wall(clip_of(mosaics, balance, None))
+    assert np.ptp(np.log2(held)) < 0.02
+    assert wall(None).min() < held[0] < wall(None).max()
+    with pytest.raises(UsageError, match="flicker"):
+        clip_of(mosaics, balance, "reinhard")

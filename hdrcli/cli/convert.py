@@ -29,6 +29,7 @@ Decoded = TypeVar("Decoded")
 
 ULTRA_HDR = "uhdr"  # of light and the finished picture together, in a JPEG file
 
+_STUDIED = 5  # frames of a clip
 _MOST_WORKERS = 4  # each holds a picture
 
 
@@ -70,6 +71,14 @@ def targets(job: Job, formats: Sequence[str]) -> list[tuple[str, Path]]:
     """Each format and the output of a job in it."""
     further = [(name, job.target.with_suffix(_extension(name))) for name in formats[1:]]
     return [(formats[0], job.target), *further]
+
+
+def studied_sources(jobs: Sequence[Job]) -> list[Path]:
+    """Some inputs, evenly over a clip, from which what holds for all of it is found."""
+    if any(job.source == STREAM for job in jobs):
+        raise UsageError("standard input is no sequence", hint="name the frames, such as frame_%04d.png")
+    places = {round(i * (len(jobs) - 1) / (_STUDIED - 1)) for i in range(_STUDIED)}
+    return [files.existing(jobs[place].source) for place in sorted(places)]
 
 
 def carry_out(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hdrcli.cli.convert import ULTRA_HDR, carry_out, plan
+from hdrcli.cli.convert import ULTRA_HDR, carry_out, plan, studied_sources
 from hdrcli.cli.options import Ev, ModelName, Shared, with_shared
 from hdrcli.errors import UsageError
 
@@ -66,6 +66,9 @@ def develop(
     look: Annotated[
         Look | None, typer.Option(help="Tone mapping, for models that give linear light; fusion unless named.")
     ] = None,
+    sequence: Annotated[
+        bool, typer.Option("--sequence", help="The inputs are frames of one clip: one exposure for all.")
+    ] = False,
     bits: Annotated[Bits, typer.Option(help="Per channel; 16 in PNG and TIFF.")] = Bits.EIGHT,
     hdr: Annotated[
         bool, typer.Option("--hdr", help="Write JPEG as Ultra HDR: with the light of highlights in a gain map.")
@@ -90,7 +93,7 @@ def develop(
     chosen = [ULTRA_HDR if hdr and name == "jpg" else name for name in chosen]
     from hdrcli import raw
     from hdrcli.tasks.common import model_for
-    from hdrcli.tasks.develop import check_settings, develop_mosaic
+    from hdrcli.tasks.develop import check_settings, clip_of, develop_mosaic
 
     ready = model_for("develop", model)
     check_settings(ready, ev, look)
@@ -100,8 +103,11 @@ def develop(
     def decode(source: Path | bytes) -> "Mosaic":
         return raw.read(source, balance=wb.value, sensor=sensor.value)
 
+    studied = [decode(source) for source in studied_sources(jobs)] if sequence else []
+    clip = clip_of(studied, wb.value, look) if studied else None
+
     def process(mosaic: "Mosaic") -> "Made":
-        return develop_mosaic(ready, mosaic, feed=sensor.value, ev=ev, look=look, compute=shared.compute())
+        return develop_mosaic(ready, mosaic, feed=sensor.value, ev=ev, look=look, clip=clip, compute=shared.compute())
 
     options = codecs.WriteOptions(quality=quality, bits=int(bits), metadata=not shared.no_metadata)
     carry_out(shared, jobs, ready, decode, process, formats=chosen, options=options)

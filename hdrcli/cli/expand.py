@@ -6,11 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hdrcli import files
-from hdrcli.cli.convert import carry_out, plan
+from hdrcli.cli.convert import carry_out, plan, studied_sources
 from hdrcli.cli.options import Ev, ModelName, Shared, with_shared
-from hdrcli.errors import UsageError
-from hdrcli.files import STREAM
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -114,9 +111,7 @@ def _steady(model: "Model", jobs: "Sequence[Job]", gamma: float, scaling: float)
     """The model with what holds for the whole clip, found from some of its frames."""
     from hdrcli import codecs
     from hdrcli.tasks.expand import feed, require_encoded
-    from hdrcli.tasks.sequence import steady, studied
+    from hdrcli.tasks.sequence import steady
 
-    if any(job.source == STREAM for job in jobs):
-        raise UsageError("standard input is no sequence", hint="name the frames, such as frame_%04d.png")
-    chosen = [files.existing(jobs[index].source) for index in studied(len(jobs))]
-    return steady(model, [feed(require_encoded(codecs.read(source)), gamma, scaling) for source in chosen])
+    frames = [require_encoded(codecs.read(source)) for source in studied_sources(jobs)]
+    return steady(model, [feed(frame, gamma, scaling) for frame in frames])

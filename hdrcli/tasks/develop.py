@@ -1,17 +1,18 @@
 """develop: a camera's RAW file to a finished picture."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from hdrcli import infer, raw, tonemap, zoo
-from hdrcli.color import SDR_WHITE, Float32, luminance, srgb_decode
+from hdrcli.color import SDR_WHITE, Float32, Float64, luminance, srgb_decode
 from hdrcli.errors import UsageError
 from hdrcli.image import Image, Transfer
 from hdrcli.infer import Compute
-from hdrcli.sensor import Mosaic, canonical, native, upright
+from hdrcli.sensor import Mosaic, anchor, camera_linear, canonical, native, upright
 from hdrcli.tasks.common import Made, check_number, model_for, provenance
 
 Feed = Literal["canonical", "native"]
@@ -20,6 +21,13 @@ Balance = Literal["camera", "auto", "daylight"]
 DEFAULT_LOOK = "fusion"
 
 _MIDDLE = (0.05, 0.5)  # luminance of middle tones, in parts of white
+
+
+class Clip(NamedTuple):
+    """What is the same for all frames of a clip. gain: exposure. balance: white balance, None for each frame's own."""
+
+    gain: float
+    balance: Float64 | None = None
 
 
 def develop(
@@ -51,17 +59,25 @@ def develop_mosaic(
     feed: Feed = "canonical",
     ev: float = 0.0,
     look: str | None = None,
+    clip: Clip | None = None,
     compute: Compute,
 ) -> Made:
     """Feeds a mosaic to `model` and finishes what it gives.
 
     ev: exposure in stops, applied to the sensor's light. look: the tone-mapping operator for models that give linear
-    light, one of `tonemap.OPERATORS`, None for the fusion. UsageError for a look with a model that has its own.
-    The partner of the picture is its light, where the model gives that.
+    light, one of `tonemap.OPERATORS`, None for the fusion. clip: what holds for all frames of a clip, if it is one.
+    The partner of the picture is its light, where the model gives that. UsageError for a look with a model that has
+    its own.
     """
     check_settings(model, ev, look)
     look = look or DEFAULT_LOOK
-    planes = canonical(mosaic, ev) if feed == "canonical" else native(mosaic, ev)
+    if feed == "native":
+        planes = native(mosaic, ev)
+    elif clip is None:
+        planes = canonical(mosaic, ev)
+    else:
+        held = replace(mosaic, balance=clip.balance) if clip.balance is not None else mosaic
+        planes = camera_linear(held) * np.float32(clip.gain * 2.0**ev)
     result = infer.run(model.network, planes, compute)
     picture = upright(result.pixels, mosaic)
     linear = model.spec.gives == "linear"
@@ -71,6 +87,18 @@ def develop_mosaic(
     image = Image(np.ascontiguousarray(finished, np.float32), Transfer.SRGB, meta=meta)
     light = Image(picture, Transfer.LINEAR, white=_white(picture, finished), meta=meta) if linear else None
     return Made(image, result, partner=light)
+
+
+def clip_of(mosaics: Sequence[Mosaic], balance: Balance, look: str | None) -> Clip:
+    """The exposure that suits these frames of a clip on average and, where it is estimated, their white balance.
+
+    UsageError for a look that adapts to each picture.
+    """
+    if look == "reinhard":
+        raise UsageError("the look reinhard adapts to each picture, so that a clip would flicker", hint="use fusion")
+    common = np.exp(np.mean([np.log(mosaic.balance) for mosaic in mosaics], axis=0)) if balance == "auto" else None
+    held = [mosaic if common is None else replace(mosaic, balance=common) for mosaic in mosaics]
+    return Clip(float(np.exp(np.mean([np.log(anchor(camera_linear(mosaic))) for mosaic in held]))), common)
 
 
 def check_settings(model: zoo.Model, ev: float, look: str | None) -> None:

@@ -11,8 +11,6 @@ from hdrcli.color import Float32
 from hdrcli.network import Context, Network
 from hdrcli.tiling import pad
 
-STUDIED = 5  # frames, evenly over the clip
-
 
 class Steady(Network):
     """A network for which every picture has the same context."""
@@ -45,8 +43,3 @@ def steady(model: zoo.Model, frames: Sequence[Float32]) -> zoo.Model:
     found = [network.prepare(pad(torch.from_numpy(planes)[None], network.tiling)) for planes in frames]
     mean = {name: torch.stack([context[name] for context in found]).mean(dim=0) for name in found[0]}
     return replace(model, network=Steady(network, mean)) if mean else model
-
-
-def studied(count: int) -> list[int]:
-    """Which of `count` frames are looked at."""
-    return sorted({round(i * (count - 1) / (STUDIED - 1)) for i in range(STUDIED)})
