@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import tempfile
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -79,17 +80,23 @@ def hdrvdp3(command: str, prediction: Float32, reference: Float32) -> float:
 
 @cache
 def _cvvdp() -> Any:
-    try:
-        import pycvvdp
-    except ImportError as error:
-        raise MissingExtraError("ColorVideoVDP is not installed", hint="pip install 'hdrcli[eval]'") from error
-    return pycvvdp.cvvdp(display_name="standard_hdr_linear", quiet=True)
+    return _import("pycvvdp", "ColorVideoVDP", "'hdrcli[eval]'").cvvdp(display_name="standard_hdr_linear", quiet=True)
 
 
 @cache
 def _pyiqa(name: str) -> Any:
+    return _import("pyiqa", name, "pyiqa").create_metric(name, device="cpu")
+
+
+def _import(module: str, score: str, package: str) -> Any:
     try:
-        import pyiqa
+        return import_module(module)
     except ImportError as error:
-        raise MissingExtraError(f"{name} needs pyiqa, which is not installed", hint="pip install pyiqa") from error
-    return pyiqa.create_metric(name, device="cpu")
+        raise MissingExtraError(
+            f"{score} needs {error.name or module}, which is not installed", hint=f"pip install {package}"
+        ) from error
+    except RuntimeError as error:  # as torchvision says that it was built for another torch
+        raise MissingExtraError(
+            f"{score} is installed but does not load: {error}",
+            hint=f"pip install {package} torch torchvision, all from one index: torchvision must fit torch",
+        ) from error

@@ -14,6 +14,7 @@ from standins import known_model, save_standin
 
 from hdrcli import codecs, outside, protocols
 from hdrcli.cli.evaluate import Feed, ProtocolName
+from hdrcli.cli.main import app
 from hdrcli.color import srgb_decode, srgb_encode
 from hdrcli.errors import HdrError, MissingExtraError, ReadError, UsageError
 from hdrcli.image import Image, Transfer
@@ -344,6 +345,27 @@ def test_the_command_compares_models(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert hdr("--model", "lumen", tmp_path, tmp_path).returncode == 2
 
 
+def test_options_that_do_not_belong_together_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HDR_MODELS_DIR", str(tmp_path / "models"))
+    save_standin("lumen", tmp_path / "models")
+    for options, words in (
+        (("--model", "lumen", tmp_path, "--input", tmp_path), "--input goes with PRED and REF"),
+        (("--model", "lumen", tmp_path, "--look", "fusion"), "--look is for models that develop"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            app(["eval", *map(str, options)], standalone_mode=False)
+
+
+@pytest.mark.shared_data
+def test_the_unprocessed_input_scores_as_known_on_real_scenes(shared_data: Path) -> None:
+    samples, _ = datasets.discover(shared_data / "hdr", "expand", views=1, seed=0, feed="canonical")
+    result = run([sample for sample in samples if sample.group == "clean"][:8], plan("hanji"))
+    found = {name: summary.mean(result.rows, INPUT, "all", name).value for name in result.plan.metrics}
+    assert 17 < found["pu_psnr"] < 30, found
+    assert found["pu_psnr"] + 2 < found["pu_psnr_crf"] < 40, found
+    assert found["pu_psnr_clip"] < found["pu_psnr"] and 0.2 < found["stops_clip"] < 2, found
+
+
 # --------------------------------------------------------------------------------------------- other programs
 
 
@@ -357,6 +379,26 @@ def test_a_missing_program_is_named_with_its_pip_command(
     with pytest.raises(MissingExtraError) as caught:
         outside.check((name,), None)
     assert caught.value.hint == f"pip install {command}"
+
+
+def test_a_program_that_is_there_but_broken_is_no_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pycvvdp.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "pycvvdp", raising=False)
+    with pytest.raises(MissingExtraError, match="does not load: operator torchvision::nms"):
+        outside.check(("cvvdp",), None)
+
+
+def test_other_programs_get_absolute_light(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ColorVideoVDP and HDR-VDP-3 are shown cd/m2, 1.0 at 203, within the range of the display."""
+    seen = []
+    monkeypatch.setattr(outside, "color_video_vdp", lambda *light: seen.extend(light) or 9.5)
+    light = scene()
+    light[0, 0] = 0, 1, 100
+    pair = Pair(light, light, light.max(axis=2) > 1)
+    assert protocols.score(PROTOCOLS["hanji"], pair, ["cvvdp"]) == {"cvvdp": 9.5}
+    for picture in seen:
+        np.testing.assert_allclose(picture[0, 0], [0.005, 203, 10000], rtol=1e-6)
 
 
 def test_hdrvdp3_is_a_command(tmp_path: Path) -> None:

@@ -86,6 +86,8 @@ def evaluate(
         raise UsageError(
             f"{len(places)} places are named", hint="hdr eval PRED REF, or hdr eval --model NAME[,NAME...] DATA"
         )
+    if names and inputs:
+        raise UsageError("--input goes with PRED and REF; a model has its inputs in DATA", hint="leave --input out")
     from hdrcli import outside
     from hdrcli.infer import Compute, describe
     from hdrcli.protocols import PROTOCOLS
@@ -102,6 +104,8 @@ def evaluate(
     plan = Plan(PROTOCOLS[chosen], metrics, models, compute, sensor.value, look, hdrvdp3_cmd)
     if models:
         task = next(iter(models.values())).card.task
+        if look and task != "develop":
+            raise UsageError("--look is for models that develop", hint="leave --look out")
         samples, about = datasets.discover(places[0], task, views=views, seed=seed, feed=sensor.value)
     else:
         samples = datasets.file_pairs(places[0], places[1], inputs, plan.protocol.holds)
