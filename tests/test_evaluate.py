@@ -4,7 +4,9 @@ import csv
 import json
 import subprocess
 import sys
+import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -343,6 +345,23 @@ def test_the_command_compares_models(tmp_path: Path, monkeypatch: pytest.MonkeyP
     mixed = hdr("--model", "lumen,lumenraw", tmp_path / "data")
     assert mixed.returncode == 2 and "cannot be compared" in mixed.stderr
     assert hdr("--model", "lumen", tmp_path, tmp_path).returncode == 2
+
+
+def test_leaving_early_finishes_what_has_begun_and_begins_nothing_more() -> None:
+    begun, ended = [], []
+
+    def load(index: int) -> datasets.Loaded:
+        begun.append(index)
+        time.sleep(0.05)
+        ended.append(index)
+        light = scene(index)
+        return datasets.Loaded(light, light.max(axis=2) > 1, np.minimum(light, 1))
+
+    samples = [datasets.Sample(str(index), partial(load, index), str(index)) for index in range(30)]
+    outcomes = evaluate(samples, plan("hanji"), workers=2)
+    assert next(outcomes).rows
+    outcomes.close()
+    assert sorted(begun) == sorted(ended) and len(begun) < 20
 
 
 def test_options_that_do_not_belong_together_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

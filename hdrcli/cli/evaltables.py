@@ -30,7 +30,8 @@ def show(result: "Evaluation", *, every: bool) -> None:
     if every:
         console.print(_images(result))
     console.print(_means(result))
-    console.print(_differences(result))
+    if len(summary.systems(result.rows)) > 1:
+        console.print(_differences(result))
     console.print(_worst(result))
 
 

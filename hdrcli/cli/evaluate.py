@@ -1,6 +1,7 @@
 """`hdr eval`: how good pictures or models are, by a named protocol."""
 
 import os
+from contextlib import closing
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -134,8 +135,9 @@ def _score(samples: "list[Sample]", plan: "Plan", *, workers: int, quiet: bool, 
     from hdrcli.tasks.evaluate import evaluate as score
 
     scored = []
-    with render.progress(len(samples), shown=not quiet) as tick:
-        for one in score(samples, plan, workers=workers, keep=keep):
+    outcomes = score(samples, plan, workers=workers, keep=keep)
+    with closing(outcomes), render.progress(len(samples), shown=not quiet) as tick:
+        for one in outcomes:
             scored.append(one)
             tick()
             if one.error:

@@ -111,6 +111,7 @@ def _load_pair(prediction: Path, reference: Path, source: Path | None = None, *,
         encoded = np.rint(255 * srgb_encode(np.clip(wanted, 0, 1))).astype(np.float32) / np.float32(255)
         notes += ("no --input: it is taken to be the reference clipped at 1.0, sRGB-encoded in 8 bits",)
     else:
+        notes += ("no --input: there is no row of the unprocessed picture",)
         return Loaded(wanted, np.zeros(wanted.shape[:2], bool), given=given, notes=notes)
     _same_size(reference, wanted, prediction, given)
     _same_size(reference, wanted, source or reference, encoded)

@@ -1,8 +1,9 @@
 """eval: pictures, from files or from models, against references, by a named protocol."""
 
+from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from threading import Lock
+from threading import Event, Lock, Semaphore
 from time import perf_counter
 
 import numpy as np
@@ -19,6 +20,7 @@ from hdrcli.tasks.common import model_for
 from hdrcli.tasks.datasets import Feed, Loaded, Sample, cleaned
 from hdrcli.tasks.develop import develop_mosaic
 from hdrcli.tasks.expand import expand_image
+from hdrcli.tasks.shots import Shots
 
 INPUT = "input"  # the row of the unprocessed picture
 PREDICTION = "prediction"  # the row of pictures that came as files
@@ -70,10 +72,10 @@ class Scored:
     notes: tuple[str, ...] = ()
     error: str = ""
     hint: str = ""
-    pictures: object = None
+    pictures: Shots | None = None
 
 
-Keep = Callable[[Mapping[str, Pair]], object]
+Keep = Callable[[Mapping[str, Pair]], Shots]
 
 
 def models_for(names: Sequence[str]) -> dict[str, zoo.Model]:
@@ -92,11 +94,26 @@ def evaluate(
 ) -> Generator[Scored, None, None]:
     """Scores all samples, several at a time, and yields what became of each in order.
 
-    keep: makes of the pairs of all systems what a report will show.
+    keep: makes of the pairs of all systems what a report will show. On leaving early, as by Ctrl-C, what has begun is
+    finished first.
     """
-    device = Lock()
+    device, stopped, places = Lock(), Event(), Semaphore(workers)
+
+    def carry(sample: Sample) -> Scored:
+        with places:
+            return Scored(sample) if stopped.is_set() else _carry(sample, plan, device, keep)
+
     team = Parallel(n_jobs=workers, backend="threading", return_as="generator", batch_size=1)
-    yield from team(delayed(_carry)(sample, plan, device, keep) for sample in samples)
+    outcomes = team(delayed(carry)(sample) for sample in samples)
+    try:
+        for outcome in outcomes:  # noqa: UP028 - `yield from` would close joblib's generator, and it complains
+            yield outcome
+    finally:
+        stopped.set()
+        for _ in range(workers):
+            places.acquire()  # once nobody works any more
+        places.release(workers)
+        deque(outcomes, maxlen=0)
 
 
 def _carry(sample: Sample, plan: Plan, device: Lock, keep: Keep | None) -> Scored:

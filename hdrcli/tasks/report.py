@@ -14,7 +14,6 @@ from hdrcli.protocols import METRICS
 from hdrcli.tasks import shots, summary
 from hdrcli.tasks.evaluate import Row, Scored
 from hdrcli.tasks.results import Evaluation, write_csv
-from hdrcli.tasks.shots import Shots
 from hdrcli.tasks.summary import number
 
 SHOWN = 60  # pictures at most
@@ -162,7 +161,7 @@ def _pictures(one: Scored, metric: str) -> str:
     """The reference and every system, with the error and one score under it."""
     label, scores = METRICS[metric].label, {row.system: number(row.scores[metric], metric) for row in one.rows}
     found = one.pictures
-    assert isinstance(found, Shots)
+    assert found is not None
     figures = []
     for name, light in found.light.items():
         canvas = f'<canvas data-low="{found.low:.4f}" data-high="{found.high:.4f}"><img src="{light}" alt=""></canvas>'
