@@ -83,7 +83,7 @@ class CurveEstimator(nn.Module):
     def __init__(self, hidden: int) -> None:
         super().__init__()
         sizes = (FEATURES, hidden, hidden, hidden)
-        layers = [nn.Sequential(nn.Linear(a, b), nn.ReLU()) for a, b in pairwise(sizes)]
+        layers = [nn.Sequential(nn.Linear(a, b), nn.ReLU(), nn.Dropout(0.3)) for a, b in pairwise(sizes)]
         self.layers = nn.Sequential(*layers, nn.Linear(hidden, COEFFICIENTS))
 
     def forward(self, found: Tensor) -> Tensor:

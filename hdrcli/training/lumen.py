@@ -5,12 +5,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hdrcli import camera
-from hdrcli.color import Float32, srgb_decode
+from hdrcli.color import Float32, luminance, srgb_decode
+from hdrcli.errors import ReadError
 from hdrcli.metrics import pu
 from hdrcli.nets import lumen
 from hdrcli.nets.lumen import Lumen
@@ -18,6 +21,8 @@ from hdrcli.network import StateDict
 from hdrcli.training import loop, pool
 
 logger = logging.getLogger(__name__)
+
+Row = tuple[Float32, Float32, np.ndarray, np.ndarray]  # of a shot: statistics, curve, codes and light of some pixels
 
 PIXELS = 512  # per photograph, kept for the estimator's loss
 PATCH, BATCH = 192, 8
@@ -40,24 +45,17 @@ def fit(data: Path, checkpoint: Path, seconds: float, seed: int) -> tuple[StateD
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     scenes = pool.read_scenes(data / "train")
-    sources = pool.views(scenes, 12, seed) + pool.windows(scenes, 4, seed + 1)
+    if len(scenes) < 2:
+        raise ReadError(f"{data / 'train'} holds one scene alone", hint="lumen learns from scenes and checks on others")
     network = Lumen().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     set_curves(network, np.stack([curve_table(camera.random_curve(rng)) for _ in range(20000)]))
     held_out = validation(pool.read_scenes(data / "val"))
 
-    endless = pool.shuffled(sources, rng)
-    kept: list[Shot] = []
-    rows: list[tuple[Float32, Float32, np.ndarray, Float32]] = []
-    for index in range(int(seconds * PHOTOGRAPHS)):
-        shot = shoot(next(endless), rng, camera.KINDS[rng.choice(3, p=[0.3, 0.35, 0.35])])
-        rows.append((shot.found, shot.curve, *_pixels(shot, rng)))
-        if index % 3 == 0:
-            kept.append(shot)
-        if (index + 1) % 1000 == 0:
-            logger.info("%d photographs", index + 1)
-    errors = fit_estimator(network, rows, seed)
-    scores = score(network, held_out)
-    logger.info("estimator alone: %s", scores)
+    count = int(seconds * PHOTOGRAPHS)
+    rows, kept = photographs([scene for index, scene in enumerate(scenes) if index % 6], count, rng)
+    checks, _ = photographs(scenes[::6], count // 6, rng)
+    errors = fit_estimator(network, rows, checks, seed)
+    logger.info("estimator alone: %s", score(network, held_out))
 
     for parameter in network.estimator.parameters():
         parameter.requires_grad_(False)
@@ -66,19 +64,43 @@ def fit(data: Path, checkpoint: Path, seconds: float, seed: int) -> tuple[StateD
     return loop.train(network, batches, loss, lambda net: score(net, held_out), "error", plan, checkpoint)
 
 
+def photographs(scenes: list[pool.Scene], count: int, rng: np.random.Generator) -> tuple[list[Row], list[Shot]]:
+    """What the estimator learns from `count` photographs of scenes, and every third of these photographs."""
+    endless = pool.shuffled(pool.views(scenes, 12, 0) + pool.windows(scenes, 4, 1), rng)
+    rows, kept = [], []
+    for index in range(count):
+        shot = shoot(vary(next(endless), rng), rng, camera.KINDS[rng.choice(3, p=[0.3, 0.35, 0.35])])
+        rows.append((shot.found, shot.curve, *_pixels(shot, rng)))
+        if index % 3 == 0:
+            kept.append(shot)
+    return rows, kept
+
+
 def shoot(
     scene: Float32, rng: np.random.Generator, kind: camera.Kind, shares: tuple[float, float] = (0.01, 0.2)
 ) -> Shot:
     """Photographs a scene with a random response curve, exposed so that a random share of it clips."""
-    if rng.random() < 0.5:
-        scene = scene[:, ::-1]
-    scene = scene * np.exp(rng.normal(0, 0.06, 3)).astype(np.float32)
     share = float(np.exp(rng.uniform(np.log(shares[0]), np.log(shares[1]))))
     light = scene * np.float32(camera.exposure_for(scene, share))
     curve = camera.random_curve(rng)
     codes = camera.photograph(light, curve, kind, rng)
     found = lumen.features(tensor(codes))[0].numpy()
     return Shot(codes, np.minimum(light, 60000).astype(np.float16), curve_table(curve), found)
+
+
+def vary(scene: Float32, rng: np.random.Generator) -> Float32:
+    """Another scene out of one: mirrored, zoomed, more or less colourful, tinted; (384, 512, 3) linear RGB."""
+    if rng.random() < 0.5:
+        scene = scene[:, ::-1]
+    rows, columns = scene.shape[:2]
+    share = rng.uniform(0.6, 1.0)
+    height, width = int(rows * share), int(columns * share)
+    top, left = int(rng.integers(0, rows - height + 1)), int(rng.integers(0, columns - width + 1))
+    cut = np.ascontiguousarray(scene[top : top + height, left : left + width])
+    zoomed = np.asarray(cv2.resize(cut, (columns, rows), interpolation=cv2.INTER_LINEAR), np.float32)
+    grey = luminance(zoomed)[:, :, None]
+    coloured = grey + np.float32(rng.uniform(0.5, 1.4)) * (zoomed - grey)
+    return np.asarray(np.maximum(coloured, 0) * np.exp(rng.normal(0, 0.12, 3)), np.float32)
 
 
 def tensor(codes: np.ndarray) -> Tensor:
@@ -114,7 +136,7 @@ def coefficients(network: Lumen, tables: Float32) -> Tensor:
     return solution.T
 
 
-def _pixels(shot: Shot, rng: np.random.Generator) -> tuple[np.ndarray, Float32]:
+def _pixels(shot: Shot, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Random unclipped pixels: their codes (512, 3) uint8 and their light, float16."""
     codes, light = shot.codes.reshape(-1, 3), shot.light.reshape(-1, 3)
     unclipped = np.flatnonzero(codes.max(axis=1) < 250)
@@ -125,38 +147,34 @@ def _pixels(shot: Shot, rng: np.random.Generator) -> tuple[np.ndarray, Float32]:
 # ------------------------------------------------------------------------------------------ the curve estimator
 
 
-def fit_estimator(
-    network: Lumen, rows: list[tuple[Float32, Float32, np.ndarray, Float32]], seed: int, epochs: int = 60
-) -> Tensor:
-    """Trains the estimator on rows of (statistics, curve, codes, light); returns (M, 11) errors on held-out rows."""
+def fit_estimator(network: Lumen, rows: list[Row], checks: list[Row], seed: int, epochs: int = 30) -> Tensor:
+    """Trains the estimator on `rows`; returns its (M, 11) errors on `checks`, which are of other scenes."""
     found, tables, codes, light = (torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True))
     network.feature_mean.copy_(found.mean(dim=0))
     network.feature_scale.copy_(found.std(dim=0) + 0.02)
-    inputs, truth = network.normalise(found), coefficients(network, tables.numpy())
-    held = torch.arange(len(rows)) % 10 == 0
-    train_index = torch.nonzero(~held)[:, 0]
-    estimator = network.estimator
+    inputs = network.normalise(found)
+    estimator = network.estimator.train()
     optimizer = torch.optim.AdamW(estimator.parameters(), lr=1e-3, weight_decay=0.03)
-    batch = 128
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * (len(train_index) // batch))
+    batch = min(128, len(rows))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * (len(rows) // batch))
     generator = torch.Generator().manual_seed(seed)
-    for epoch in range(epochs):
-        order = train_index[torch.randperm(len(train_index), generator=generator)]
+    for _ in range(epochs):
+        order = torch.randperm(len(rows), generator=generator)
         for start in range(0, len(order) - batch + 1, batch):
             index = order[start : start + batch]
-            guess = estimator(_drop_groups(inputs[index], generator))
+            guess = estimator(_drop_groups(F.dropout(inputs[index], 0.2), generator))
             value = _curve_loss(network.curve(guess), tables[index], codes[index], light[index].float(), guess)
             optimizer.zero_grad()
             value.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
-        if epoch % 10 == 9:
-            with torch.no_grad():
-                guess = estimator(inputs[held])
-                held_loss = _curve_loss(network.curve(guess), tables[held], codes[held], light[held].float(), guess)
-            logger.info("estimator epoch %d: training %.4f, held out %.4f", epoch + 1, value.item(), held_loss.item())
+    estimator.eval()
+    found, tables, codes, light = (torch.from_numpy(np.stack(column)) for column in zip(*checks, strict=True))
     with torch.no_grad():
-        errors: Tensor = estimator(inputs[held]) - truth[held]
+        guess = estimator(network.normalise(found))
+        unseen = _curve_loss(network.curve(guess), tables, codes, light.float(), guess)
+        errors: Tensor = guess - coefficients(network, tables.numpy())
+    logger.info("estimator: loss %.3f, on other scenes %.3f", value.item(), unseen.item())
     return errors
 
 
@@ -169,11 +187,15 @@ def _drop_groups(inputs: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _curve_loss(curve: Tensor, truth: Tensor, codes: Tensor, light: Tensor, guess: Tensor) -> Tensor:
-    """log(MSE in PU units + 4) after one robust gain, 2 L1 of the curves, and a small pull to the mean curve."""
+    """log(MSE in PU units + 4) after one robust gain, 2 L1 of the curves, and a small pull to the mean curve.
+
+    The gain also moves the level at which the camera clips, which clipped pixels, a tenth or so of a picture, show.
+    """
     linear = torch.gather(curve, 1, codes.long().flatten(1)).view_as(light)
     ratio = torch.log((light.sum(dim=2) + 1e-5) / (linear.sum(dim=2) + 1e-5))
     gain = torch.exp(ratio.median(dim=1).values)[:, None, None]
-    error = (pu21(linear * gain) - pu21(light)).square().mean(dim=(1, 2))
+    clipped = (pu21(gain) - pu21(torch.ones(1))).square()[:, 0, 0]
+    error = (pu21(linear * gain) - pu21(light)).square().mean(dim=(1, 2)) + 0.1 * clipped
     return torch.log(error + 4).mean() + 2 * (curve - truth).abs().mean() + 0.002 * guess.square().mean()
 
 
@@ -239,34 +261,47 @@ def loss(network: nn.Module, batch: loop.Batch) -> Tensor:
 # ------------------------------------------------------------------------------------------------- validation
 
 
-def validation(scenes: list[pool.Scene]) -> list[tuple[Tensor, Float32, np.ndarray]]:
-    """Each held-out scene in all three kinds: the picture as a tensor, its light, and where it is clipped."""
+def validation(scenes: list[pool.Scene]) -> list[tuple[Tensor, Float32, np.ndarray, Tensor]]:
+    """Each held-out scene in all three kinds: the picture as a tensor, its light, where it clips, its true curve."""
     rng = np.random.default_rng(2024)
     shots = []
     for view in pool.views(scenes, 1, 7):
         for kind in camera.KINDS:
             shot = shoot(view.astype(np.float32), rng, kind, (0.03, 0.15))
-            shots.append((tensor(shot.codes), shot.light.astype(np.float32), shot.codes.max(axis=2) >= 250))
+            clipped, curve = shot.codes.max(axis=2) >= 250, torch.from_numpy(shot.curve)[None]
+            shots.append((tensor(shot.codes), shot.light.astype(np.float32), clipped, curve))
     return shots
 
 
-def score(network: nn.Module, held_out: list[tuple[Tensor, Float32, np.ndarray]]) -> loop.Scores:
-    """Mean scores over the kinds, beside those of the pictures as they came; `error` falls as they get better."""
-    rows, plain = [], []
-    for image, light, clipped in held_out:
+def score(network: nn.Module, held_out: list[tuple[Tensor, Float32, np.ndarray, Tensor]]) -> loop.Scores:
+    """Mean scores over the kinds, beside those of the pictures as they came.
+
+    `error` judges the added light alone, under the true curve, and falls as it gets better.
+    """
+    assert isinstance(network, Lumen)
+    rows, plain, known = [], [], []
+    for image, light, clipped, curve in held_out:
         with torch.inference_mode():
-            output = network.whole(image)[0].permute(1, 2, 0).numpy()  # type: ignore[operator]
-        rows.append(judge(output, light, clipped))
-        plain.append(judge(srgb_decode(image[0].permute(1, 2, 0).numpy()), light, clipped))
-    mean, before = np.mean(rows, axis=0), np.mean(plain, axis=0)
+            context = network.prepare(image)
+            output, told = (network(image, given) for given in (context, {**context, "curve": curve}))
+        rows.append(judge(_array(output), light, clipped))
+        known.append(judge(_array(told), light, clipped))
+        plain.append(judge(srgb_decode(_array(image)), light, clipped))
+    mean, truth, before = (np.mean(column, axis=0) for column in (rows, known, plain))
     kinds = [f"{np.mean([row[0] for row in rows[k::3]]):.2f}" for k in range(3)]
     logger.info("pu_psnr by kind %s; unprocessed %s", " ".join(kinds), np.round(before, 2))
     return {
         "pu_psnr": float(mean[0]),
         "pu_psnr_clip": float(mean[1]),
         "stops_clip": float(mean[2]),
-        "error": float(mean[2] * 10 - mean[1]),
+        "stops_clip_known_curve": float(truth[2]),
+        "error": float(truth[2] * 10 - truth[1]),
     }
+
+
+def _array(image: Tensor) -> Float32:
+    """(1, 3, H, W) to (H, W, 3)."""
+    return np.asarray(image[0].permute(1, 2, 0).numpy(), np.float32)
 
 
 def judge(output: Float32, light: Float32, clipped: np.ndarray) -> tuple[float, float, float]:
