@@ -195,7 +195,7 @@ def test_a_model_is_judged_on_scenes_through_the_virtual_camera(tmp_path: Path) 
     for seed in range(2):
         write(tmp_path / f"s{seed}.exr", scene(seed, (400, 520)))
     samples, about = datasets.discover(tmp_path, "expand", views=1, seed=5, feed="canonical")
-    assert "2 HDR scenes" in about and "seed 5" in about
+    assert "virtual camera: 2, views of each: 1, seed 5" in about
     assert [sample.group for sample in samples[:3]] == ["noisy", "clean", "phone"]
     first, clean = samples[0].load(), samples[1].load()
     np.testing.assert_array_equal(first.reference, clean.reference)
@@ -418,6 +418,12 @@ def test_other_programs_get_absolute_light(monkeypatch: pytest.MonkeyPatch) -> N
     assert protocols.score(PROTOCOLS["hanji"], pair, ["cvvdp"]) == {"cvvdp": 9.5}
     for picture in seen:
         np.testing.assert_allclose(picture[0, 0], [0.005, 203, 10000], rtol=1e-6)
+
+
+def test_the_versions_of_other_programs_are_named_where_they_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "version", lambda package: f"{package} 1.2")
+    assert "cvvdp" not in results.versions(["pu_psnr"])
+    assert results.versions(["pu_psnr", "cvvdp", "liqe"])["pyiqa"] == "pyiqa 1.2"
 
 
 def test_hdrvdp3_is_a_command(tmp_path: Path) -> None:

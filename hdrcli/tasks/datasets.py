@@ -184,7 +184,7 @@ def discover(data: Path, task: Task, *, views: int, seed: int, feed: Feed) -> tu
             simulate = _ldr_views if task == "expand" else _raw_views
             return (
                 [sample for index, path in enumerate(scenes) for sample in simulate(path, (seed, index), views, feed)],
-                f"{len(scenes)} HDR scenes in {base} through the virtual camera, {views} views each, seed {seed}",
+                f"HDR scenes in {base} through the virtual camera: {len(scenes)}, views of each: {views}, seed {seed}",
             )
     raise UsageError(
         f"{data} holds nothing to evaluate a model on",

@@ -5,8 +5,10 @@ import io
 import math
 import platform
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,9 @@ from hdrcli.tasks import summary
 from hdrcli.tasks.evaluate import Plan, Row, Scored, speeds
 
 SCHEMA = "hdrcli-eval/1"
+
+_PYIQA = {"nima", "musiq", "liqe"}
+_PACKAGES = {"cvvdp": {"cvvdp"}, "pyiqa": _PYIQA}  # other people's, and the scores they give
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class Evaluation:
         counts = Counter(note for one in self.scored for note in one.notes)
         named = {note: one.sample.name for one in self.scored for note in one.notes}
         notes = [f"{named[n]}: {n}" if count == 1 else f"{count} pictures: {n}" for n, count in counts.items()]
-        return notes + ([outside.PYIQA_LICENCE] if {"nima", "musiq", "liqe"} & set(self.plan.metrics) else [])
+        return notes + ([outside.PYIQA_LICENCE] if not _PYIQA.isdisjoint(self.plan.metrics) else [])
 
     @cached_property
     def facts(self) -> dict[str, str]:
@@ -61,19 +66,21 @@ class Evaluation:
             "peak": self.plan.protocol.peak,
             "data": self.about,
             "run": "; ".join([*ways, *speed]),
-            "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
+            "versions": ", ".join(f"{name} {version}" for name, version in versions(self.plan.metrics).items()),
         }
         return {key: value for key, value in facts.items() if value}
 
 
-def versions() -> dict[str, str]:
-    """Of everything that the numbers may depend on."""
+def versions(metrics: Sequence[str]) -> dict[str, str]:
+    """Of everything that these scores may depend on."""
+    packages = {package for package, names in _PACKAGES.items() if not names.isdisjoint(metrics)}
     return {
         "hdrcli": __version__,
         "python": platform.python_version(),
         "numpy": np.__version__,
         "opencv": cv2.__version__,
         "torch": torch.__version__,
+        **{package: version(package) for package in sorted(packages)},
     }
 
 
@@ -88,7 +95,7 @@ def as_json(result: Evaluation) -> dict[str, Any]:
         "peak": result.plan.protocol.peak,
         "white_nits": pu.WHITE if result.protocol == "hanji" else None,
         "data": result.about,
-        "versions": versions(),
+        "versions": versions(metrics),
         "devices": sorted({row.device for row in rows if row.device}),
         "models": {
             name: {"sha256": model.card.sha256, "seconds_per_megapixel": speeds(rows).get(name)}
