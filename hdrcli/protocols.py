@@ -30,6 +30,7 @@ METRICS: Mapping[str, Metric] = {
     "pu_psnr_crf": Metric("PU21-PSNR curve-corrected dB", 2, True),
     "pu_psnr_clip": Metric("PU21-PSNR clipped dB", 2, True),
     "stops_clip": Metric("RMS stops clipped", 3, False),
+    "pu_psnr_crf_clip": Metric("PU21-PSNR curve-corrected clipped dB", 2, True),
     "pu_vsi": Metric("PU21-VSI", 4, True),
     "pu_vsi_crf": Metric("PU21-VSI curve-corrected", 4, True),
     "cvvdp": Metric("ColorVideoVDP JOD", 3, True),
@@ -145,7 +146,7 @@ def _histogram(pair: Pair) -> Scores:
 
 
 _GIVES: Mapping[str, tuple[str, ...]] = {
-    "pu": ("pu_psnr", "pu_psnr_crf", "pu_psnr_clip", "stops_clip"),
+    "pu": ("pu_psnr", "pu_psnr_crf", "pu_psnr_clip", "stops_clip", "pu_psnr_crf_clip"),
     "vsi": ("pu_vsi", "pu_vsi_crf"),
     "mu": ("psnr_mu", "psnr_linear", "ssim_mu", "ssim_published"),
     "pictures": ("psnr", "ssim", "ms_ssim", "dE76", "dE2000"),

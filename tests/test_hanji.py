@@ -61,4 +61,4 @@ def test_scores_of_clipped_pixels_alone() -> None:
     assert found["pu_psnr"] == pytest.approx(pu.pu_psnr(prediction, reference), abs=1e-3)
     assert found["pu_psnr_clip"] == pytest.approx(pu.pu_psnr(prediction, reference, clipped), abs=1e-3)
     nowhere = hanji.scores(prediction, reference, np.zeros_like(clipped))
-    assert np.isnan([nowhere["pu_psnr_clip"], nowhere["stops_clip"]]).all()
+    assert np.isnan([nowhere[name] for name in ("pu_psnr_clip", "stops_clip", "pu_psnr_crf_clip")]).all()

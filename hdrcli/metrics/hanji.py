@@ -31,10 +31,10 @@ def align(prediction: Float32, reference: Float32, clipped: NDArray[np.bool_]) -
 
 
 def scores(aligned: Float32, reference: Float32, clipped: NDArray[np.bool_]) -> dict[str, float]:
-    """The four main scores of a picture that `align` has scaled; those of clipped pixels are NaN where there are none.
+    """The main scores of a picture that `align` has scaled; those of clipped pixels are NaN where there are none.
 
     pu_psnr: dB over all pixels. pu_psnr_crf: the same after `correct_response`. pu_psnr_clip: as pu_psnr, over the
-    (H, W) mask `clipped` alone. stops_clip: RMS of log2 luminance there.
+    (H, W) mask `clipped` alone. stops_clip: RMS error of log2 luminance there. pu_psnr_crf_clip: as pu_psnr_crf, there.
     """
     wanted = pu.pu21(pu.WHITE * reference)
     shown = pu.pu21(pu.WHITE * aligned)
@@ -45,6 +45,7 @@ def scores(aligned: Float32, reference: Float32, clipped: NDArray[np.bool_]) -> 
         "pu_psnr_crf": pu.psnr(corrected, wanted),
         "pu_psnr_clip": pu.psnr(shown, wanted, clipped) if some else float("nan"),
         "stops_clip": pu.stops(aligned, reference, clipped) if some else float("nan"),
+        "pu_psnr_crf_clip": pu.psnr(corrected, wanted, clipped) if some else float("nan"),
     }
 
 
