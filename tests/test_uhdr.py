@@ -234,12 +234,35 @@ def test_older_description_is_added_to_the_users_xmp(tmp_path: Path) -> None:
 
 
 def test_an_ultra_hdr_input_gets_a_new_map(tmp_path: Path) -> None:
-    first = write(tmp_path, codecs.read(photo())).read_bytes()
-    again = write(tmp_path, codecs.read(first)).read_bytes()
+    first = write(tmp_path, codecs.read(photo()), map_xmp=True).read_bytes()
+    base = codecs.read(first)
+    notes = codecs.write(light_of(base), tmp_path / "u.jpg", "jpg", WriteOptions(base=base))
+    assert ["do not come along" in note for note in notes] == [True]
+    again = (tmp_path / "u.jpg").read_bytes()
     parts = _jpegfile.parts(again)
     assert [s.content[:4] for s in parts.head].count(b"MPF\0") == 1
-    assert len(Pillow.open(BytesIO(again)).mpinfo[0xB002]) == 2
     assert parts.picture == _jpegfile.parts(first).picture
+    assert b"Directory" not in again, "the list of pictures that are no longer there"
+    assert np.percentile(stops(by_libultrahdr(tmp_path / "u.jpg"), light_of(base).pixels), 99) < 0.16
+
+
+def test_a_film_that_follows_the_picture_is_spoken_of(tmp_path: Path) -> None:
+    packet = _xmp.described(b"", "http://ns.google.com/photos/1.0/camera/", "GCamera", {"MotionPhoto": "1", "x": "y"})
+    file = saved(smooth(), "JPEG", xmp=packet) + b"\0\0\0\x18ftypmp42" + bytes(range(1, 100))
+    base = codecs.read(file)
+    notes = codecs.write(light_of(base), tmp_path / "u.jpg", "jpg", WriteOptions(base=base))
+    assert any(note.startswith("1") and "do not come along" in note for note in notes)
+    xmp = codecs.read(tmp_path / "u.jpg").meta.xmp
+    assert b"MotionPhoto" not in xmp
+    assert b'GCamera:x="y"' in xmp
+
+
+def test_a_jpeg_without_its_end_is_encoded_anew(tmp_path: Path) -> None:
+    base = codecs.read(photo())
+    endless = replace(base, meta=replace(base.meta, jpeg=base.meta.jpeg[:-2]))
+    notes = codecs.write(light_of(base), tmp_path / "u.jpg", "jpg", WriteOptions(base=endless))
+    assert any("encoded anew" in note for note in notes)
+    assert np.percentile(stops(by_libultrahdr(tmp_path / "u.jpg"), light_of(base).pixels), 99) < 0.2
 
 
 def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ The two pictures are found by the Multi-Picture Format (CIPA DC-007). Where the 
 its coded picture and tables stay as they are, byte for byte, with its own orientation; the map lies like it.
 """
 
+import re
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -30,6 +31,9 @@ _HDRGM = "http://ns.adobe.com/hdr-gain-map/1.0/"
 _CONTAINER = "http://ns.google.com/photos/1.0/container/"
 _PRIMARY = 0x030000  # attribute in the MP index: the picture that is shown
 _MAP_QUALITY = 95
+_LISTED = re.compile(
+    rb"<(G?Container):Directory\b.*?</\1:Directory>|\sG?Camera:(?:MotionPhoto|MicroVideo)\w*=\"[^\"]*\"", re.DOTALL
+)
 _INVERSE = {6: 8, 8: 6}  # of orientations; the others undo themselves
 
 
@@ -45,14 +49,13 @@ def write(image: Image, path: Path, options: WriteOptions, encode: Callable[[Ima
         raise UsageError("a gain map has 1 or 3 channels and a step of 1 to 4", hint="3 channels, step 2")
     scale = np.float32((image.white or SDR_WHITE) / SDR_WHITE)
     light, notes = _linear.clipped(image.pixels * scale, 0, _MOST_LIGHT)
-    own = _own_colours(base.meta.jpeg) if base.meta.jpeg else None
-    if own is not None:
-        parts = _jpegfile.parts(base.meta.jpeg)
-    else:
-        notes += ["readers would not see the colours of this JPEG right: encoded anew"] if base.meta.jpeg else []
-        file = encode(base, options)
-        own, parts = _own_colours(file), _jpegfile.parts(file)
-    assert own is not None, "what this program encodes is RGB in sRGB"
+    parts, own = _taken_apart(base.meta.jpeg)
+    if own is None:
+        notes += ["readers would not show this JPEG right beside a gain map: encoded anew"] if base.meta.jpeg else []
+        parts, own = _taken_apart(encode(base, options))
+    assert parts is not None and own is not None, "what this program encodes is RGB in sRGB"
+    if follows := len(parts.rest.strip(b"\0")):
+        notes.append(f"{follows} bytes that follow the picture in its file, such as a film, do not come along")
     turn = _exif.orientation(parts.content(APP1, _jpegfile.EXIF))
     light = _exif.upright(apply_matrix(own.from_bt709, light), _INVERSE.get(turn, turn))
     gain_map = _gainmap.measure(own.light, light, step=options.map_step, channels=options.map_channels)
@@ -65,6 +68,15 @@ class _Own(NamedTuple):
 
     light: Float32
     from_bt709: Float64
+
+
+def _taken_apart(file: bytes) -> tuple[Parts | None, _Own | None]:
+    """A JPEG file and how readers see its colours; None for none, for one in disorder and for unusual colours."""
+    try:
+        parts = _jpegfile.parts(file) if file else None
+    except ValueError:
+        parts = None
+    return parts, _own_colours(file) if parts else None
 
 
 def _own_colours(file: bytes) -> _Own | None:
@@ -95,7 +107,7 @@ def _container(parts: Parts, gain_map: GainMap, image: Image, options: WriteOpti
     """The base with what points to the map, followed by the map."""
     extra = image.meta.extra if options.metadata else {}
     second = _map_file(gain_map, extra, options)
-    head = [segment for segment in parts.head if not _replaced(segment)]
+    head = [_without_list(segment) for segment in parts.head if not _replaced(segment)]
     if not options.metadata:
         head = [segment for segment in head if not _personal(segment)]
         turn = _exif.orientation(parts.content(APP1, _jpegfile.EXIF))
@@ -158,6 +170,12 @@ def _segment(marker: int, prefix: bytes, content: bytes) -> Segment:
 def _replaced(segment: Segment) -> bool:
     """Whether a segment speaks of further pictures in the file, which do not come along."""
     return segment.marker == APP2 and segment.content.startswith((_jpegfile.MPF, _jpegfile.ISO_21496))
+
+
+def _without_list(segment: Segment) -> Segment:
+    """The segment without the list, in XMP, of further pictures and films in the file."""
+    is_xmp = segment.marker == APP1 and segment.content.startswith(_jpegfile.XMP)
+    return Segment(APP1, _LISTED.sub(b"", segment.content)) if is_xmp else segment
 
 
 def _personal(segment: Segment) -> bool:

@@ -1,5 +1,6 @@
 """AVIF (AOMedia, ISO/IEC 23000-22): finished pictures in 8 bits, light in 10-bit PQ."""
 
+import os
 import struct
 from pathlib import Path
 
@@ -20,6 +21,8 @@ _BITS = 10
 _PRIMARIES = {1: BT709, 9: BT2020, 12: DISPLAY_P3}  # ITU-T H.273
 _PQ, _HLG = 16, 18
 _BT2020_MATRIX = 9
+_SPEED = 9  # of 10; 8 takes three times as long for 4 % fewer bytes
+_THREADS = min(8, os.cpu_count() or 1)
 
 
 def read(data: bytes, name: str) -> Image:
@@ -56,6 +59,8 @@ def write(image: Image, path: Path, options: WriteOptions) -> list[str]:
     data = imagecodecs.avif_encode(
         codes,
         level=quality,
+        speed=_SPEED,
+        numthreads=_THREADS,
         bitspersample=_BITS,
         pixelformat="444",
         primaries=primaries,

@@ -1,5 +1,6 @@
 """JPEG XL (ISO/IEC 18181): finished pictures in 8 bits, light as floats, without loss."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ _BARE = b"\xff\x0a"
 _SIGNATURE = b"\0\0\0\x0cJXL \r\n\x87\n"
 _BRAND = b"\0\0\0\x14ftypjxl \0\0\0\0jxl "
 _LONGEST_SIDE = 2**18  # of profile level 5
+_THREADS = min(8, os.cpu_count() or 1)
 
 
 def read(data: bytes, name: str) -> Image:
@@ -52,13 +54,13 @@ def write(image: Image, path: Path, options: WriteOptions) -> list[str]:
     about = _about.blocks(image, options)
     if image.transfer == Transfer.SRGB:
         pixels, notes = _display.to_samples(image, _LONGEST_SIDE, "jxl")
-        coded = imagecodecs.jpegxl_encode(pixels, level=checked_quality(options), usecontainer=False)
+        coded = imagecodecs.jpegxl_encode(pixels, level=checked_quality(options), numthreads=_THREADS)
     else:
         _display.check_output(image, _LONGEST_SIDE, "jxl")
         kind = np.float16 if options.half else np.float32
         high = float(np.finfo(kind).max)
         light, notes = clipped(image.pixels, -high, high)
-        coded = imagecodecs.jpegxl_encode(light.astype(kind), lossless=True, usecontainer=False)
+        coded = imagecodecs.jpegxl_encode(light.astype(kind), lossless=True, numthreads=_THREADS)
     coded = _codestream(bytes(coded))
     exif = _isobmff.box(b"Exif", bytes(4) + about.exif) if about.exif else b""
     xmp = _isobmff.box(b"xml ", about.xmp) if about.xmp else b""
