@@ -288,6 +288,15 @@ def test_several_formats_in_one_run(hdr: Any) -> None:
     assert [record["status"] for record in done.records] == ["skipped", "skipped"]
 
 
+def test_light_in_jpeg_xl_as_floats_or_in_pq(hdr: Any) -> None:
+    write_picture("a.png")
+    for name, arguments in {"half": [], "float": ["--float"], "pq": ["--pq"]}.items():
+        assert hdr("expand", "a.png", "-o", f"{name}.jxl", *arguments).code == 0
+    images = {name: codecs.read(Path(f"{name}.jxl")) for name in ("half", "float", "pq")}
+    assert {name: image.meta.bits for name, image in images.items()} == {"half": 16, "float": 32, "pq": 16}
+    assert (images["half"].white, images["pq"].white) == (None, 203)
+
+
 def test_a_sequence_of_frames(hdr: Any) -> None:
     for number in (1, 2, 3):
         write_picture(f"clip/f_{number:03}.png")

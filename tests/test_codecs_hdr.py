@@ -145,6 +145,23 @@ def test_jxl_headers(size: tuple[int, int], kind: type) -> None:
             continue
 
 
+@pytest.mark.parametrize("size", [(1, 1), (8, 8), (40, 56), (300, 400), (9, 300), (257, 16)])
+def test_jxl_in_pq(size: tuple[int, int], tmp_path: Path) -> None:
+    pixels = light(*size)
+    assert write(tmp_path / "x.jxl", "jxl", pixels, 100.0, pq=True, meta=META) == []
+    data = (tmp_path / "x.jxl").read_bytes()
+    header = _jxlheader.read(jxl._codestream(data))
+    assert (header.height, header.width, header.bits, header.transfer) == (*size, 16, "pq")
+    assert header.primaries == BT2020
+    codes, _ = _pq.to_codes(Image(pixels, Transfer.LINEAR, white=100.0), 16)
+    np.testing.assert_array_equal(np.asarray(imagecodecs.jpegxl_decode(data)).reshape(codes.shape), codes)
+    assert stops(codecs.read(data).pixels * 2.03, pixels).max() < 0.002
+    for other in (np.float32, np.uint8):
+        plain = jxl._codestream(bytes(imagecodecs.jpegxl_encode(pixels.astype(other), lossless=True)))
+        with pytest.raises(ValueError, match="expected"):
+            _jxlheader.as_pq(plain)
+
+
 def test_jxl_with_alpha_and_grey() -> None:
     rng = np.random.default_rng(0)
     rgba = rng.integers(0, 256, (20, 30, 4), np.uint8)

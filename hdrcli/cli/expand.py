@@ -55,6 +55,7 @@ def expand(
     ] = 203.0,
     half: Annotated[bool, typer.Option("--half/--float", help="16 or 32 bits per channel of EXR.")] = True,
     compression: Annotated[Compression, typer.Option(help="Of EXR; dwaa loses a little.")] = Compression.ZIP,
+    pq: Annotated[bool, typer.Option("--pq", help="JPEG XL in 16-bit PQ, not in floats.")] = False,
     gain_map: Annotated[GainMap, typer.Option(help="Channels of Ultra HDR's gain map.")] = GainMap.RGB,
     map_step: Annotated[
         int, typer.Option(min=1, max=4, metavar="N", help="Ultra HDR: pixels a side for one of the gain map.")
@@ -98,6 +99,7 @@ def expand(
 
     options = codecs.WriteOptions(
         half=half,
+        pq=pq,
         compression=compression.value,
         metadata=not shared.no_metadata,
         map_step=map_step,

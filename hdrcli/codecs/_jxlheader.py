@@ -7,6 +7,18 @@ from hdrcli.color import BT709, BT2020, DISPLAY_P3, Primaries
 _TRANSFERS = {1: "srgb", 8: "linear", 13: "srgb", 16: "pq"}  # BT.709 is shown like sRGB
 _PRIMARIES = {1: BT709, 9: BT2020, 11: DISPLAY_P3}
 _RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
+
+# ImageMetadata and CustomTransformData, first bit first, of 16-bit RGB without loss and without anything else.
+_SAMPLES = "0" + "11111100" + "0" + "00" + "0"  # integers of 16 bits, no 16-bit buffers, no extra channels, no XYB
+_LINEAR_16 = "00" + _SAMPLES + "00" + "00" + "10" + "10" + "0" + "010110" + "10" + "00" + "1"
+_PQ_16 = (
+    "01000000"  # not all default; extra fields: upright, no intrinsic size, no preview, no animation
+    + _SAMPLES
+    + ("00" + "00" + "10" + "011110" + "0" + "010111" + "10")  # RGB, D65, BT.2100, no gamma, PQ, relative
+    + ("0" + f"{0x70E2:016b}"[::-1] + 16 * "0" + "0" + 16 * "0")  # tone mapping: intensity target 10,000 cd/m2
+    + ("00" + "1")  # no extensions, default transforms
+)
+
 _NO_COLOUR = 3  # XYB is 2, unknown 3
 
 
@@ -46,6 +58,23 @@ def read(codestream: bytes) -> Header:
             return Header(width, height, depth, "srgb", BT709, "sRGB", ("the colour encoding was taken for sRGB",))
     bits.flag()  # XYB
     return _colour(bits, Header(width, height, depth, "srgb", BT709, "sRGB"))
+
+
+def as_pq(codestream: bytes) -> bytes:
+    """A codestream of 16-bit samples that the encoder marked as linear BT.709, marked as PQ in BT.2020 instead.
+
+    For encoders that cannot be told. ValueError for a codestream with another header.
+    """
+    bits = _Bits(codestream[2:66])
+    start = bits.left
+    _size(bits)
+    size = start - bits.left
+    if bits.number(len(_LINEAR_16)) != int(_LINEAR_16[::-1], 2):
+        raise ValueError("this JPEG XL header is not the expected one")
+    used = -(-(start - bits.left) // 8)
+    kept = int.from_bytes(codestream[2:66], "little") & ((1 << size) - 1)
+    header = kept | int(_PQ_16[::-1], 2) << size
+    return codestream[:2] + header.to_bytes(-(-(size + len(_PQ_16)) // 8), "little") + codestream[2 + used :]
 
 
 def _colour(bits: "_Bits", plain: Header) -> Header:

@@ -50,11 +50,16 @@ def read(data: bytes, name: str) -> Image:
 
 
 def write(image: Image, path: Path, options: WriteOptions) -> list[str]:
-    """8-bit lossy sRGB; of linear light, lossless half or single floats in BT.709."""
+    """8-bit lossy sRGB; of linear light, lossless half or single floats in BT.709, or 16-bit PQ in BT.2020."""
     about = _about.blocks(image, options)
     if image.transfer == Transfer.SRGB:
         pixels, notes = _display.to_samples(image, _LONGEST_SIDE, "jxl")
         coded = imagecodecs.jpegxl_encode(pixels, level=checked_quality(options), numthreads=_THREADS)
+    elif options.pq:
+        _display.check_output(image, _LONGEST_SIDE, "jxl")
+        codes, notes = _pq.to_codes(image, 16)
+        linear = _codestream(bytes(imagecodecs.jpegxl_encode(codes, lossless=True, numthreads=_THREADS)))
+        coded = _jxlheader.as_pq(linear)
     else:
         _display.check_output(image, _LONGEST_SIDE, "jxl")
         kind = np.float16 if options.half else np.float32
