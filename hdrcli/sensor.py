@@ -115,7 +115,7 @@ def camera_linear(mosaic: Mosaic) -> Float32:
     rgb = np.stack([red, green, blue])
     rgb += all_clipped * (rgb.max(axis=0) - rgb)
     red, green, blue = np.tensordot(mosaic.matrix.astype(np.float32), rgb, axes=1)
-    return np.stack([blue, green - difference / 2, red, green + difference / 2]).astype(np.float32)
+    return np.stack([blue, green + difference / 2, red, green - difference / 2]).astype(np.float32)
 
 
 def anchor(planes: Float32) -> float:

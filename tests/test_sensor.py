@@ -175,3 +175,10 @@ def test_from_xyz_agrees_with_libraw() -> None:
     matrix = sensor.from_xyz(D750)
     np.testing.assert_allclose(matrix.sum(axis=1), 1)
     np.testing.assert_allclose(matrix, D750_TO_BT709, atol=5e-4)
+
+
+def test_a_sensor_that_is_canonical_already_is_fed_as_it_is() -> None:
+    counts = np.random.default_rng(0).uniform(0, 0.9, (12, 16)).astype(np.float32)
+    black, matrix = np.zeros((2, 2), np.float32), np.eye(3)
+    mosaic = sensor.Mosaic(counts, black, 1.0, np.ones(3), matrix, (0, 0, 12, 16))
+    np.testing.assert_allclose(sensor.unpack(sensor.camera_linear(mosaic)), counts, atol=1e-6)

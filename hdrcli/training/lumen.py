@@ -140,7 +140,7 @@ def _pixels(shot: Shot, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarra
     """Random unclipped pixels: their codes (512, 3) uint8 and their light, float16."""
     codes, light = shot.codes.reshape(-1, 3), shot.light.reshape(-1, 3)
     unclipped = np.flatnonzero(codes.max(axis=1) < 250)
-    index = rng.choice(unclipped, PIXELS)
+    index = rng.choice(unclipped if len(unclipped) else len(codes), PIXELS)
     return codes[index], light[index]
 
 
