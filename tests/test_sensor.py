@@ -131,7 +131,7 @@ def test_camera_linear_removes_levels_and_applies_balance_and_matrix() -> None:
 def test_canonical_keeps_negative_noise_and_the_difference_of_the_greens() -> None:
     counts = np.tile(np.array([[0.3, 0.32], [0.28, 0.3]], np.float32), (8, 8))
     counts[0, 0] = -0.01
-    blue, gb, red, gr = sensor.canonical(mosaic_of(counts))
+    blue, gr, red, gb = sensor.canonical(mosaic_of(counts))
     assert red[0, 0] < 0
     np.testing.assert_allclose((gr - gb)[4, 4] / red[4, 4], 0.04 / 0.3, rtol=1e-4)
     assert blue.shape == (8, 8)
