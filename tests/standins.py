@@ -51,7 +51,7 @@ class Bilinear(Network):
         self.tiling = Tiling(multiple_of=2, scale=2)
 
     def forward(self, tile: Tensor, context: Context) -> Tensor:
-        blue, gb, red, gr = tile.split(1, dim=1)
+        blue, gr, red, gb = tile.split(1, dim=1)
         rgb = torch.cat([red, (gr + gb) / 2, blue], dim=1)
         return rgb.repeat_interleave(2, 2).repeat_interleave(2, 3)
 

@@ -59,7 +59,7 @@ def test_jpeg_is_the_reference_with_its_highlights_clipped(written: Path) -> Non
 def test_mosaic_has_the_scene_in_true_colours(written: Path) -> None:
     """Levels, white balance and matrix come back from the DNG: what the sensor saw is the scene again."""
     mosaic = raw.read(written / "demo.dng")
-    blue, gb, red, gr = sensor.camera_linear(mosaic)
+    blue, gr, red, gb = sensor.camera_linear(mosaic)
     seen = np.stack([red, (gr + gb) / 2, blue], axis=-1)
     light = scene.render(192, 128)
     small = light.reshape(64, 2, 96, 2, 3).mean(axis=(1, 3))

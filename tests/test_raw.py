@@ -56,7 +56,7 @@ def edited(path: Path, changes: dict[int, Entry]) -> bytes:
 
 def half_size(mosaic: Mosaic) -> np.ndarray:
     """(h, w, 3) RGB of the canonical feed."""
-    blue, gb, red, gr = canonical(mosaic)
+    blue, gr, red, gb = canonical(mosaic)
     return np.stack([red, (gr + gb) / 2, blue], axis=-1)
 
 
@@ -314,7 +314,7 @@ def test_colours_agree_with_libraw(shared_data: Path) -> None:
                 user_sat=round(mosaic.white - float(mosaic.black.mean())),
             )
         ours = mosaic if known else replace(mosaic, matrix=np.eye(3))
-        blue, gb, red, gr = camera_linear(ours) / mosaic.balance.min()
+        blue, gr, red, gb = camera_linear(ours) / mosaic.balance.min()
         medians = [float(np.median(plane)) for plane in (red, (gr + gb) / 2, blue)]
         np.testing.assert_allclose(medians, np.median(theirs, axis=(0, 1)) / 65535, rtol=5e-3, err_msg=path.name)
         compared += 1

@@ -111,7 +111,7 @@ def test_highlights_stay_neutral_where_channels_clip_below_the_white_level() -> 
     white_sheet = np.full((64, 64, 3), 2.0) / balance  # beyond what any channel can hold
     clip = np.array([[1.0, 0.95], [0.95, 0.91]], np.float32)
     counts = np.minimum(sampled(white_sheet), np.tile(clip, (32, 32)))
-    blue, gb, red, gr = sensor.camera_linear(mosaic_of(counts, balance=balance, clip=clip))[:, 16, 16]
+    blue, gr, red, gb = sensor.camera_linear(mosaic_of(counts, balance=balance, clip=clip))[:, 16, 16]
     np.testing.assert_allclose([gb, gr, blue], red, rtol=1e-4)
     plain = sensor.camera_linear(mosaic_of(counts, balance=balance))[:, 16, 16]
     assert plain[2] > 1.3 * plain[3], "without the clipping levels the sheet would be magenta"
@@ -123,7 +123,7 @@ def test_camera_linear_removes_levels_and_applies_balance_and_matrix() -> None:
     camera = rgb @ np.linalg.inv(D750_TO_BT709).T / balance
     counts = np.tile(black, (4, 4)) + sampled(camera) * (white - np.tile(black, (4, 4)))
     mosaic = mosaic_of(counts, black=black, white=white, balance=balance, matrix=D750_TO_BT709)
-    blue, gb, red, gr = sensor.camera_linear(mosaic)
+    blue, gr, red, gb = sensor.camera_linear(mosaic)
     for plane, expected in ((red, rgb[..., 0]), (gb, rgb[..., 1]), (gr, rgb[..., 1]), (blue, rgb[..., 2])):
         np.testing.assert_allclose(plane, expected[0, 0], rtol=2e-5)
 

@@ -243,7 +243,7 @@ def _load_raw(source: Path, target: Path, feed: Feed) -> Loaded:
 
 def bilinear(mosaic: Mosaic, feed: Feed) -> Float32:
     """What the network is fed as a plain picture: each 2x2 block gives one colour, repeated; sRGB-encoded."""
-    blue, gb, red, gr = canonical(mosaic) if feed == "canonical" else native(mosaic)
+    blue, gr, red, gb = canonical(mosaic) if feed == "canonical" else native(mosaic)
     small = np.stack([red, (gr + gb) / 2, blue], axis=2)
     full = small.repeat(2, axis=0).repeat(2, axis=1)
     return srgb_encode(np.clip(upright(full, mosaic), 0, 1))
