@@ -14,8 +14,6 @@ from threading import Condition, Lock
 from time import perf_counter
 from typing import Literal, TypeVar
 
-from joblib import Parallel, delayed
-
 from hdrcli.errors import HdrError, OutOfMemoryError
 from hdrcli.files import Job
 
@@ -90,6 +88,8 @@ def run(
     is not touched. HdrError and MemoryError make a job fail while the others go on; any other exception is a bug and
     propagates. On leaving early, as by Ctrl-C, what has not reached the device is dropped and the rest is finished.
     """
+    from joblib import Parallel, delayed  # late, as it brings numpy, and help has no use for that
+
     crew = _Crew()
 
     def carry(job: Job) -> Outcome | None:
