@@ -57,6 +57,7 @@ class NetSpec:
 
     paper: citation. reference: URL and commit the port was checked against ("" for our own).
     gives: what the output numbers mean: "linear" light or "srgb" code values.
+    feeds: the sensor feeds (see `hdrcli.sensor`) that a network of task "develop" can make sense of.
     build: makes the network from the keyword arguments in a card's [build] table.
     importers: published formats by name. deviations: where we knowingly differ, one line each.
     tiny: build arguments for tests: same topology, few channels.
@@ -66,6 +67,7 @@ class NetSpec:
     task: Literal["expand", "develop"]
     gives: Literal["linear", "srgb"]
     build: Callable[..., Network]
+    feeds: tuple[Literal["canonical", "native"], ...] = ("canonical", "native")
     reference: str = ""
     importers: Mapping[str, Importer] = field(default_factory=dict)
     deviations: tuple[str, ...] = ()

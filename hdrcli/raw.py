@@ -73,22 +73,27 @@ def _from_png(data: bytes, label: str, sensor: Feed) -> Mosaic:
         raise ReadError(f"{label} is a finished PNG picture, not a camera RAW file", hint="use hdr expand")
     if sensor != "native":
         raise ReadError(
-            f"{label} is a PNG mosaic, which says nothing about white balance and colour",
-            hint="use --sensor native with weights made for it; a finished picture goes to hdr expand",
+            f"{label} is a PNG with one channel: a mosaic, or a finished grey picture",
+            hint="develop a mosaic with --sensor native; a finished picture goes to hdr expand",
         )
     height, width = counts.shape
     padded, crop = align(counts.astype(np.float32), "RGGB", (0, 0, height, width))
-    notes = ("a PNG mosaic: taken as RGGB on a 10-bit scale with black level 64",)
-    return Mosaic(
+    notes = (
+        "a PNG mosaic: taken as RGGB on a 10-bit scale with black level 64",
+        "the file has no white balance and no colour matrix; estimated and typical ones used",
+    )
+    mosaic = Mosaic(
         counts=padded,
         black=np.full((2, 2), 64, np.float32),
         white=1023.0,
         balance=np.ones(3),
-        matrix=np.eye(3),
+        matrix=TYPICAL_MATRIX,
         crop=crop,
         bits=10,
         meta=Metadata(bits=10, notes=notes),
     )
+    estimate = grey_world(mosaic)
+    return mosaic if estimate is None else replace(mosaic, balance=estimate)
 
 
 class _Frame(NamedTuple):

@@ -123,3 +123,11 @@ def test_damaged_files_raise_errors_for_people_only(shared_data: Path) -> None:
             refused += 1
             assert error.message
     assert refused >= len(attempts) // 2
+
+
+def test_a_model_for_the_canonical_sensor_is_fed_that_whatever_was_asked(mosaic: Mosaic) -> None:
+    picky = replace(LINEAR, spec=replace(LINEAR.spec, feeds=("canonical",)))
+    asked, plain = (develop(mosaic, model=picky, sensor=sensor) for sensor in ("native", "canonical"))
+    np.testing.assert_array_equal(asked.pixels, plain.pixels)
+    assert any("made for the canonical sensor" in note for note in asked.meta.notes)
+    assert not plain.meta.notes

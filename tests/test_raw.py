@@ -411,7 +411,7 @@ DAMAGED = {
     "kdc_trunc_60pct.KDC": "note: last 448 of 976 rows",
     "kdc_trunc_97pct.KDC": "note: last 48 of 976 rows",
     "one_byte.cr2": "damaged or cut short",
-    "png_renamed.nef": "PNG mosaic",
+    "png_renamed.nef": "PNG with one channel",
     "random_64k.nef": "not a camera RAW file",
     "text.dng": "not a camera RAW file",
 }

@@ -115,6 +115,7 @@ SPEC = NetSpec(
     paper="our own; U-Net after Ronneberger et al., MICCAI 2015",
     task="develop",
     gives="linear",
+    feeds=("canonical",),
     build=LumenRaw,
     tiny={"widths": (8, 12, 16)},
 )

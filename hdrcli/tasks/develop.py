@@ -71,6 +71,10 @@ def develop_mosaic(
     """
     check_settings(model, ev, look)
     look = look or DEFAULT_LOOK
+    if feed not in model.spec.feeds:
+        feed = model.spec.feeds[0]
+        note = f"{model.card.name} is made for the {feed} sensor, and was fed that"
+        mosaic = replace(mosaic, meta=replace(mosaic.meta, notes=(*mosaic.meta.notes, note)))
     if feed == "native":
         planes = native(mosaic, ev)
     elif clip is None:
