@@ -196,9 +196,12 @@ def _refuse_collisions(jobs: Sequence[Job]) -> None:
         if identity in sources:
             raise UsageError(f"the output {target} is one of the inputs", hint="give another place with -o")
         if identity in first:
+            other = first[identity]
+            apart = "give their common folder as the input, so that its tree is kept"
+            way = "leave one of them out" if source.parent == other.parent else apart
             raise UsageError(
-                f"{first[identity]} and {source} would both be written to {target}",
-                hint="give their common folder as the input, so that its tree is kept, or run them one at a time",
+                f"{other} and {source} would both be written to {target}",
+                hint=f"{way}, or run them one at a time with an output named",
             )
         first[identity] = source
 
