@@ -8,9 +8,9 @@ workers; the device belongs to one of them at a time.
 """
 
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
-from threading import Condition, Lock
+from threading import Event, Lock, Semaphore
 from time import perf_counter
 from typing import Literal, TypeVar
 
@@ -19,6 +19,8 @@ from hdrcli.files import Job
 
 Decoded = TypeVar("Decoded")
 Processed = TypeVar("Processed")
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,34 +45,34 @@ class Outcome:
     hint: str = ""
 
 
-class _Crew:
-    """What the workers of one run share: the device, whose turn is one picture long, and the call to stop."""
+def in_order(
+    items: Iterable[Item], work: Callable[[Item], Made | None], *, workers: int, stopped: Event
+) -> Generator[Made, None, None]:
+    """`work` on every item in joblib threads; yields what it makes in the order of the items, None left out.
 
-    def __init__(self) -> None:
-        self.device = Lock()
-        self._changed = Condition()
-        self._busy = 0
-        self._stopped = False
+    On leaving early, as by Ctrl-C, `stopped` is set, no other item begins, and what has begun is finished first.
+    """
+    from joblib import Parallel, delayed  # late, as it brings numpy, and help has no use for that
 
-    def start(self) -> bool:
-        """Whether another job may begin; each one that does ends with `end`."""
-        with self._changed:
-            self._busy += not self._stopped
-            return not self._stopped
+    places = Semaphore(workers)
 
-    def end(self) -> None:
-        with self._changed:
-            self._busy -= 1
-            self._changed.notify_all()
+    def carry(item: Item) -> Made | None:
+        with places:
+            return None if stopped.is_set() else work(item)
 
-    def stopped(self) -> bool:
-        return self._stopped
-
-    def stop(self) -> None:
-        """Lets no other job begin or reach the device, and waits for those that are past it."""
-        with self._changed:
-            self._stopped = True
-            self._changed.wait_for(lambda: self._busy == 0)
+    made = Parallel(n_jobs=workers, backend="threading", return_as="generator", batch_size=1)(
+        delayed(carry)(item) for item in items
+    )
+    try:
+        for one in made:  # `yield from` would close joblib's generator, and it complains
+            if one is not None:
+                yield one
+    finally:
+        stopped.set()
+        for _ in range(workers):
+            places.acquire()  # once nobody works any more
+        places.release(workers)
+        deque(made, maxlen=0)  # lets joblib come to its end: what had not begun comes back at once
 
 
 def run(
@@ -88,43 +90,32 @@ def run(
     is not touched. HdrError and MemoryError make a job fail while the others go on; any other exception is a bug and
     propagates. On leaving early, as by Ctrl-C, what has not reached the device is dropped and the rest is finished.
     """
-    from joblib import Parallel, delayed  # late, as it brings numpy, and help has no use for that
-
-    crew = _Crew()
+    device, stopped = Lock(), Event()
 
     def carry(job: Job) -> Outcome | None:
-        if not crew.start():
-            return None
-        try:
-            return Outcome(job=job, status="skipped") if skip(job) else _carry(crew, job, decode, process, encode)
-        finally:
-            crew.end()
+        if skip(job):
+            return Outcome(job=job, status="skipped")
+        return _carry(job, decode, process, encode, device, stopped)
 
-    team = Parallel(n_jobs=workers, backend="threading", return_as="generator", batch_size=1)
-    outcomes = team(delayed(carry)(job) for job in jobs)
-    try:
-        for outcome in outcomes:  # noqa: UP028 - `yield from` would close joblib's generator, and it complains
-            yield outcome
-    finally:
-        crew.stop()
-        deque(outcomes, maxlen=0)  # lets joblib come to its end: what had not begun comes back at once
+    yield from in_order(jobs, carry, workers=workers, stopped=stopped)
 
 
 def _carry(
-    crew: _Crew,
     job: Job,
     decode: Callable[[Job], Decoded],
     process: Callable[[Job, Decoded], Processed],
     encode: Callable[[Job, Processed], Outcome],
+    device: Lock,
+    stopped: Event,
 ) -> Outcome | None:
     """All stages of one job; its seconds leave out the wait for the device. None where the run was stopped."""
     start, waited = perf_counter(), 0.0
     try:
         decoded = decode(job)
         queued = perf_counter()
-        with crew.device:
+        with device:
             waited = perf_counter() - queued
-            if crew.stopped():
+            if stopped.is_set():
                 return None
             processed = process(job, decoded)
         outcome = encode(job, processed)

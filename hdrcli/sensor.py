@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from hdrcli.color import BT709, Float32, Float64, luminance, rgb_to_xyz
 from hdrcli.image import Metadata
 
-PLANES = ("B", "Gr", "R", "Gb")
 _PLACES = ((1, 1), (0, 1), (0, 0), (1, 0))  # (row, column) in the 2x2 block of each plane
 
 MIDDLE_GREY = 0.18

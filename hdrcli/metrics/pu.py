@@ -12,13 +12,17 @@ from hdrcli.color import Float32, luminance
 
 WHITE = 203.0  # cd/m2 of linear 1.0
 PEAK = 256.0  # of PU21 values, for PSNR
-_P = (0.353487901, 0.3734658629, 8.277049286e-05, 0.9062562627, 0.09150303166, 0.9099517204, 596.3148142)
+PARAMETERS = (0.353487901, 0.3734658629, 8.277049286e-05, 0.9062562627, 0.09150303166, 0.9099517204, 596.3148142)
 
 
 def pu21(nits: NDArray[np.floating]) -> Float32:
     """Absolute luminance in cd/m2 to PU21 units, clamped to 0.005..10000; 100 cd/m2 is near 256."""
-    light = np.clip(nits, 0.005, 10000.0) ** _P[3]
-    return np.asarray(_P[6] * (((_P[0] + _P[1] * light) / (1 + _P[2] * light)) ** _P[4] - _P[5]), np.float32)
+    light = np.clip(nits, 0.005, 10000.0) ** PARAMETERS[3]
+    return np.asarray(
+        PARAMETERS[6]
+        * (((PARAMETERS[0] + PARAMETERS[1] * light) / (1 + PARAMETERS[2] * light)) ** PARAMETERS[4] - PARAMETERS[5]),
+        np.float32,
+    )
 
 
 def gain(prediction: Float32, reference: Float32, unclipped: NDArray[np.bool_]) -> float:

@@ -1,15 +1,14 @@
 """eval: pictures, from files or from models, against references, by a named protocol."""
 
-from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from threading import Event, Lock, Semaphore
+from threading import Event, Lock
 from time import perf_counter
 
 import numpy as np
-from joblib import Parallel, delayed
 
 from hdrcli import cards, infer, protocols, zoo
+from hdrcli.batch import in_order
 from hdrcli.color import Float32
 from hdrcli.errors import HdrError, ReadError, UsageError
 from hdrcli.image import Image, Transfer
@@ -97,23 +96,12 @@ def evaluate(
     keep: makes of the pairs of all systems what a report will show. On leaving early, as by Ctrl-C, what has begun is
     finished first.
     """
-    device, stopped, places = Lock(), Event(), Semaphore(workers)
+    device = Lock()
 
     def carry(sample: Sample) -> Scored:
-        with places:
-            return Scored(sample) if stopped.is_set() else _carry(sample, plan, device, keep)
+        return _carry(sample, plan, device, keep)
 
-    team = Parallel(n_jobs=workers, backend="threading", return_as="generator", batch_size=1)
-    outcomes = team(delayed(carry)(sample) for sample in samples)
-    try:
-        for outcome in outcomes:  # noqa: UP028 - `yield from` would close joblib's generator, and it complains
-            yield outcome
-    finally:
-        stopped.set()
-        for _ in range(workers):
-            places.acquire()  # once nobody works any more
-        places.release(workers)
-        deque(outcomes, maxlen=0)
+    yield from in_order(samples, carry, workers=workers, stopped=Event())
 
 
 def _carry(sample: Sample, plan: Plan, device: Lock, keep: Keep | None) -> Scored:

@@ -201,7 +201,7 @@ def _curve_loss(curve: Tensor, truth: Tensor, codes: Tensor, light: Tensor, gues
 
 def pu21(linear: Tensor) -> Tensor:
     """`hdrcli.metrics.pu.pu21` of relative light for tensors, without its upper clamp."""
-    p = pu._P
+    p = pu.PARAMETERS
     light = (pu.WHITE * linear).clamp(min=0.005) ** p[3]
     return p[6] * (((p[0] + p[1] * light) / (1 + p[2] * light)) ** p[4] - p[5])
 
