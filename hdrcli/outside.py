@@ -3,7 +3,9 @@
 import re
 import shlex
 import subprocess
+import sys
 import tempfile
+from contextlib import redirect_stdout
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -14,13 +16,15 @@ import torch
 
 from hdrcli import codecs
 from hdrcli.color import Float32
-from hdrcli.errors import HdrError, MissingExtraError, UsageError
+from hdrcli.errors import HdrError, MissingExtraError, ReadError, UsageError
 from hdrcli.image import Image, Transfer
 
 PYIQA_LICENCE = (
     "NIMA, MUSIQ and LIQE come from pyiqa: its code is under a non-commercial licence, and it fetches weights that "
     "have terms of their own"
 )
+_LIQE_SIDE = 224  # pixels of the patches that it looks at
+
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 
 
@@ -48,8 +52,10 @@ def color_video_vdp(prediction: Float32, reference: Float32) -> float:
 def no_reference(name: str, picture: Float32) -> float:
     """The score that nima, musiq or liqe of pyiqa gives an sRGB-encoded (H, W, 3) picture; see PYIQA_LICENCE.
 
-    MissingExtraError where pyiqa is not installed.
+    MissingExtraError where pyiqa or its weights are not there, ReadError for a picture too small for LIQE.
     """
+    if name == "liqe" and min(picture.shape[:2]) < _LIQE_SIDE:
+        raise ReadError(f"LIQE scores pictures of at least {_LIQE_SIDE} pixels a side", hint="leave liqe out")
     planes = torch.from_numpy(np.clip(picture, 0, 1)).permute(2, 0, 1)[None]
     with torch.inference_mode():
         return float(_pyiqa(name)(planes))
@@ -85,7 +91,14 @@ def _cvvdp() -> Any:
 
 @cache
 def _pyiqa(name: str) -> Any:
-    return _import("pyiqa", name, "pyiqa").create_metric(name, device="cpu")
+    pyiqa = _import("pyiqa", name, "pyiqa")
+    try:
+        with redirect_stdout(sys.stderr):  # where it says what it loads
+            return pyiqa.create_metric(name, device="cpu")
+    except OSError as error:
+        raise MissingExtraError(
+            f"pyiqa has no weights for {name}: {error}", hint="it fetches them on first use; try again with a network"
+        ) from error
 
 
 def _import(module: str, score: str, package: str) -> Any:
