@@ -118,14 +118,20 @@ def shipped_folder() -> Path:
     return installed if installed.is_dir() else package.parent / "models"
 
 
+def paths() -> dict[str, Path]:
+    """The files of all cards by name; the first folder that has one wins."""
+    paths = (path for folder in reversed(folders()) for path in folder.glob("*.toml"))
+    return {path.stem: path for path in paths if _NAME.fullmatch(path.stem)}
+
+
 def cards() -> dict[str, Card]:
     """All cards by name, in alphabetical order."""
-    return {name: read_card(path) for name, path in sorted(_paths().items())}
+    return {name: read_card(path) for name, path in sorted(paths().items())}
 
 
 def known(name: str) -> Card | None:
     """The card called `name`, with or without its weights, if there is one."""
-    path = _paths().get(name)
+    path = paths().get(name)
     return read_card(path) if path else None
 
 
@@ -134,7 +140,7 @@ def lookup(name: str) -> Card:
     card = known(name)
     if card:
         return card
-    names = sorted(_paths())
+    names = sorted(paths())
     close = [other for other in names if name and other.startswith(name)] or difflib.get_close_matches(name, names)
     hint = f"did you mean {' or '.join(close)}?" if close else f"models: {', '.join(names) or 'none'}"
     raise WeightsError(f"there is no model named {name!r}", hint=hint)
@@ -215,12 +221,6 @@ def read_card(path: Path) -> Card:
         if wrong:
             raise _bad_card(path, f"has a wrong {key!r}: {table[key]!r}")
     return Card(**{**table, "sources": tuple(table.get("sources", ()))}, folder=path.parent)
-
-
-def _paths() -> dict[str, Path]:
-    """Every card by name; the first folder that has one wins."""
-    paths = (path for folder in reversed(folders()) for path in folder.glob("*.toml"))
-    return {path.stem: path for path in paths if _NAME.fullmatch(path.stem)}
 
 
 def _table(card: Card) -> dict[str, Any]:

@@ -26,9 +26,12 @@ def picture() -> Float32:
     return gradients.astype(np.float32)
 
 
-def measure(network: Network, task: str) -> dict[str, Any]:
-    """The sample of a network for a card: the output at eight positions, its mean, and the tolerance of both."""
-    output = _output(network, task)
+def measure(network: Network, task: str, device: str = "cpu") -> dict[str, Any]:
+    """The sample of a network for a card: the output at eight positions, its mean, and the tolerance of both.
+
+    device: where the network lies.
+    """
+    output = _output(network, task, device)
     steps = np.arange(_POSITIONS)
     rows = (2 * steps + 1) * _HEIGHT // (2 * _POSITIONS)
     columns = (2 * (5 * steps % _POSITIONS) + 1) * _WIDTH // (2 * _POSITIONS)
@@ -49,14 +52,14 @@ def deviation(found: Mapping[str, Any], expected: Mapping[str, Any]) -> float:
     return float(np.nan_to_num(np.abs(now - then) / allowed, nan=np.inf).max())
 
 
-def _output(network: Network, task: str) -> Float64:
+def _output(network: Network, task: str, device: str) -> Float64:
     """(3, 96, 128): all three stages on the picture, or on its Bayer mosaic for a network that develops."""
     rgb = picture()
     planes = rgb.transpose(2, 0, 1) if task == "expand" else _mosaic(rgb)
-    image = torch.from_numpy(np.ascontiguousarray(planes))[None]
+    image = torch.from_numpy(np.ascontiguousarray(planes))[None].to(device)
     with torch.inference_mode():
         output = network.whole(pad(image, network.tiling))
-    return crop(output, network.tiling, *image.shape[2:])[0].double().numpy()
+    return crop(output, network.tiling, *image.shape[2:])[0].cpu().double().numpy()
 
 
 def _mosaic(rgb: Float32) -> Float32:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from hdrcli import __version__
-from hdrcli.cli import demo, develop, evaluate, expand, inspect, models, render, train
+from hdrcli.cli import demo, develop, doctor, evaluate, expand, inspect, models, render, train
 from hdrcli.errors import HdrError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app.command()(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command()(inspect.inspect)
 app.command()(demo.demo)
+app.command()(doctor.doctor)
 app.add_typer(models.app, name="models")
 
 
