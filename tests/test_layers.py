@@ -12,10 +12,10 @@ PACKAGE = Path(__file__).resolve().parents[1] / "hdrcli"
 
 ROWS = (
     ("errors",),
-    ("color", "files"),
+    ("color", "files", "limits"),
     ("icc", "image"),
-    ("batch", "cards", "codecs", "losses", "metrics", "rawtypes", "scene", "sensor", "tiling", "tonemap"),
-    ("camera", "download", "libraw", "network", "outside"),
+    ("batch", "cards", "codecs", "isolation", "losses", "metrics", "rawtypes", "scene", "sensor", "tiling", "tonemap"),
+    ("camera", "download", "layouts", "libraw", "network", "outside"),
     ("nets", "protocols", "raw", "sample"),
     ("infer", "zoo"),
     ("training",),

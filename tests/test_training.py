@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
 from typer.testing import CliRunner
 
 from hdrcli import camera, cards, codecs, scene
@@ -15,7 +14,7 @@ from hdrcli.color import Float32
 from hdrcli.errors import UsageError
 from hdrcli.image import Image, Transfer
 from hdrcli.nets import lumen as net
-from hdrcli.training import loop, lumen, lumenraw, pool
+from hdrcli.training import lumen, lumenraw, pool
 
 
 @pytest.fixture(scope="module")
@@ -51,37 +50,6 @@ def test_a_sample_of_mosaics_matches_its_target(room: Float32) -> None:
     assert abs(stops) < 0.4, f"the mosaic is {stops:+.2f} stops from its target"
 
 
-def _linear_problem() -> tuple[nn.Module, list[dict[str, torch.Tensor]]]:
-    generator = torch.Generator().manual_seed(0)
-    inputs = torch.randn(64, 4, generator=generator)
-    return nn.Linear(4, 1), [{"x": inputs, "y": inputs @ torch.tensor([[1.0], [-2.0], [0.5], [3.0]])}]
-
-
-def _loss(network: nn.Module, batch: loop.Batch) -> torch.Tensor:
-    return ((network(batch["x"]) - batch["y"]) ** 2).mean()
-
-
-def test_the_loop_learns_and_keeps_the_best(tmp_path: Path) -> None:
-    network, batches = _linear_problem()
-    plan = loop.Plan(seconds=60, steps=400, rate=0.05, average=0.9)
-    before = _loss(network, batches[0]).item()
-    score = lambda candidate: {"error": _loss(candidate, batches[0]).item()}  # noqa: E731
-    state, scores = loop.train(network, iter(batches * 400), _loss, score, "error", plan, tmp_path / "a" / "best.pt")
-    assert scores["steps"] == 400
-    assert scores["error"] < 0.02 * before
-    assert torch.equal(torch.load(tmp_path / "a" / "best.pt")["weight"], state["weight"])
-
-
-def test_the_loop_stops_at_a_loss_that_is_not_finite(tmp_path: Path) -> None:
-    network, batches = _linear_problem()
-    broken = {"x": batches[0]["x"] * float("nan"), "y": batches[0]["y"]}
-    plan = loop.Plan(seconds=60, steps=10, check_every=0)
-    source = iter([*batches * 3, broken, *batches * 6])
-    state, scores = loop.train(network, source, _loss, lambda _: {"error": 1.0}, "error", plan, tmp_path / "best.pt")
-    assert scores["steps"] == 3
-    assert all(tensor.isfinite().all() for tensor in state.values())
-
-
 def test_scenes_that_are_only_sky_count_less() -> None:
     pixels = np.ones((400, 800, 3), np.float32)
     scenes = [pool.Scene("a", pixels, sky=False), pool.Scene("b_puresky", pixels, sky=True)]
@@ -110,7 +78,7 @@ def test_a_short_run_gives_a_model_at_once(tmp_path: Path, monkeypatch: pytest.M
     assert result.exit_code == 0
     card = cards.find("mine")
     assert card.training["seed"] == 0 and card.scores["val"]["psnr"] > 10
-    assert not list((tmp_path / "models").glob("*.checkpoint"))
+    assert card.training["recipe"]["stages"][0]["name"] == "look"
 
 
 @pytest.mark.parametrize(
@@ -118,9 +86,15 @@ def test_a_short_run_gives_a_model_at_once(tmp_path: Path, monkeypatch: pytest.M
     [
         (["train", "fhdr2", "--data", ".", "-o", "x"], "cannot be trained"),
         (["train", "lumen", "--data", "nowhere", "-o", "x"], "has no folder train"),
+        (["train", "lumen", "--data", ".", "-o", "x", "--resume"], "no training of x has begun"),
+        (["train", "lumen", "--data", ".", "-o", "x", "--recipe", "lumenraw"], "is for lumenraw"),
+        (["train", "lumen", "--data", ".", "-o", "x", "--recipe", "none.toml"], "there is no recipe"),
         (["train", "lumen", "--data", ".", "-o", "../x"], "name"),
     ],
 )
-def test_bad_requests_are_refused_before_any_work(arguments: list[str], says: str) -> None:
+def test_bad_requests_are_refused_before_any_work(
+    arguments: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(cards.FOLDER_VARIABLE, str(tmp_path))
     result = CliRunner().invoke(app, arguments)
     assert says in str(result.exception), result.exception

@@ -1,35 +1,88 @@
 """`hdr train`: weights of one's own."""
 
-import logging
 import re
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hdrcli.cli import render
 from hdrcli.errors import UsageError
 
+if TYPE_CHECKING:
+    from hdrcli.training.loop import Report
+
 _UNITS = {"s": 1, "m": 60, "h": 3600}
+_WHAT = {"rich_help_panel": "What is trained"}
+_RUN = {"rich_help_panel": "How it runs"}
+
+
+class Precision(StrEnum):
+    """Of the forward pass."""
+
+    AUTO = "auto"
+    FP32 = "fp32"
+    BF16 = "bf16"
 
 
 def train(
-    net: Annotated[str, typer.Argument(metavar="NET", help="The network: lumen or lumenraw.")],
-    data: Annotated[Path, typer.Option(metavar="DIR", help="HDR scenes (.exr, .hdr) in DIR/train and DIR/val.")],
-    name: Annotated[str, typer.Option("-o", "--output", metavar="NAME", help="What the new model is called.")],
-    time_limit: Annotated[str, typer.Option(metavar="TIME", help="Such as 90m, 2h or 300s.")] = "60m",
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    net: Annotated[str, typer.Argument(metavar="NET", help="The network, such as lumen, lumenraw or hdrisp.")],
+    data: Annotated[Path, typer.Option(metavar="DIR", help="Data in DIR/train and DIR/val or DIR/test.", **_WHAT)],
+    name: Annotated[str, typer.Option("-o", "--output", metavar="NAME", help="Of the new model.", **_WHAT)],
+    recipe: Annotated[
+        str | None, typer.Option(metavar="FILE|NAME", help="Stages and losses; the network's own recipe.", **_WHAT)
+    ] = None,
+    time_limit: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Such as 90m, 2h or 300s; 60m without --steps.", **_RUN)
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, metavar="N", help="Of all stages together.", **_RUN)] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue where NAME stopped.", **_RUN)] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model of that name.", **_RUN)] = False,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of everything random; 0.", **_RUN)] = None,
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]|mps", help="Where it runs.", **_RUN)] = "auto",
+    precision: Annotated[Precision | None, typer.Option(help="Of the forward pass; the recipe's.", **_RUN)] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Processes that make samples.", **_RUN)
+    ] = None,
 ) -> None:
-    """Train one of the two small networks on simulated pictures of HDR scenes.
+    """Train a network on data of your own, by a recipe.
 
     The result is a model like any other: `hdr expand --model NAME` or `hdr develop --model NAME` uses it at once.
     """
-    seconds = duration(time_limit)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    seconds = None if time_limit is None else duration(time_limit)
     from hdrcli.tasks import train as task
 
-    card = task.train(net, data=data, name=name, seconds=seconds, seed=seed)
+    order = task.Order(
+        net=net,
+        data=data,
+        name=name,
+        recipe=recipe,
+        seconds=seconds,
+        steps=steps,
+        seed=seed,
+        device=device,
+        precision=precision.value if precision else None,
+        workers=workers,
+        resume=resume,
+        overwrite=overwrite,
+    )
+    try:
+        card = task.train(order, watch=_say)
+    except KeyboardInterrupt:
+        render.say(f"stopped; everything is saved in {order.place}: go on with --resume")
+        raise
     render.say(f"{card.name} is ready: {card.weights}")
+
+
+def _say(report: "Report") -> None:
+    if report.scores:
+        losses, scores = (
+            "  ".join(f"{name} {value:.3f}" for name, value in numbers.items())
+            for numbers in (report.losses, report.scores)
+        )
+        pace = f"{report.speed:.2f} samples/s, waiting {report.waiting:.0%}, {report.left / 60:.0f} min left"
+        render.say(f"{report.done:4.0%}  {report.stage}  step {report.step}  {losses}  |  {scores}  |  {pace}")
 
 
 def duration(text: str) -> float:

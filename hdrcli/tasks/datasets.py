@@ -9,11 +9,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hdrcli import camera, codecs, raw, rawtypes
+from hdrcli import camera, codecs, layouts, raw
 from hdrcli.cards import Task
 from hdrcli.color import Float32, luminance, srgb_decode, srgb_encode
 from hdrcli.errors import ReadError, UsageError
 from hdrcli.image import Image, Transfer
+from hdrcli.layouts import is_picture, require_partners
 from hdrcli.sensor import MIDDLE_GREY, Mosaic, canonical, native, upright
 from hdrcli.tonemap.fusion import fusion
 
@@ -23,8 +24,6 @@ CLIPPED = 250 / 255  # code value from which an input pixel counts as clipped
 WIDTH, HEIGHT = 512, 384  # of simulated views
 CAMERAS = 3  # that photograph each scene for develop
 
-_HDR = (".exr", ".hdr")
-_RAW_LAYOUTS = (("huawei_raw", "canon"), ("raw", "groundtruth"))
 _OUTPUTS = ("_hdr", "_developed")  # what expand and develop add to names
 
 
@@ -64,7 +63,7 @@ def file_pairs(prediction: Path, reference: Path, inputs: Path | None, holds: Tr
         stem = reference.stem
         found = [{stem: next(iter(files.values()))} if len(files) == 1 else files for files in found]
     for other in found[1:]:
-        _require_partners(found[0], other)
+        require_partners(found[0], other)
     return [
         Sample(stem, partial(_load_pair, *(files[stem] for files in found), holds=holds), stem)
         for stem in sorted(found[1])
@@ -74,7 +73,7 @@ def file_pairs(prediction: Path, reference: Path, inputs: Path | None, holds: Tr
 def _by_stem(place: Path) -> dict[str, Path]:
     if not place.exists():
         raise ReadError(f"there is no {place}", hint="check the path and its spelling")
-    files = [place] if place.is_file() else sorted(p for p in place.iterdir() if _is_picture(p))
+    files = [place] if place.is_file() else sorted(p for p in place.iterdir() if is_picture(p))
     if not files:
         raise UsageError(f"{place} holds no picture", hint="give a file, or a folder of pictures")
     stems: dict[str, Path] = {}
@@ -84,20 +83,6 @@ def _by_stem(place: Path) -> dict[str, Path]:
             raise UsageError(f"{stems[stem].name} and {path.name} have one name", hint="keep one of them")
         stems[stem] = path
     return stems
-
-
-def _is_picture(path: Path) -> bool:
-    return path.is_file() and codecs.format_of(path) is not None and not path.stem.endswith("_preview")
-
-
-def _require_partners(first: dict[str, Path], second: dict[str, Path]) -> None:
-    lonely = [(first | second)[stem].name for stem in sorted(first.keys() ^ second.keys())]
-    if lonely:
-        more = f" and {len(lonely) - 5} more" if len(lonely) > 5 else ""
-        raise UsageError(
-            f"{len(lonely)} pictures have no partner of the same name: {', '.join(lonely[:5])}{more}",
-            hint="pairs are made by name without ending; remove or add what is missing",
-        )
 
 
 def _load_pair(prediction: Path, reference: Path, source: Path | None = None, *, holds: Transfer) -> Loaded:
@@ -170,41 +155,24 @@ def discover(data: Path, task: Task, *, views: int, seed: int, feed: Feed) -> tu
     """The samples in a folder for models of `task`, and a sentence that says what the folder was taken for."""
     if not data.is_dir():
         raise UsageError(f"{data} is no folder", hint="with --model, name one folder of data")
-    for base in (data / "test", data):
-        if (base / "LDR").is_dir() and (base / "HDR").is_dir():
-            _require_task("expand", task, "LDR and HDR pairs")
-            return _ldr_pairs(base), f"LDR and HDR pairs by sorted name in {base}"
-        for first, second in _RAW_LAYOUTS:
-            if (base / first).is_dir() and (base / second).is_dir():
-                _require_task("develop", task, "RAW and picture pairs")
-                return _raw_pairs(base / first, base / second, feed), f"RAW and picture pairs by name in {base}"
-    for base in (data / "val", data):
-        scenes = sorted(p for p in base.iterdir() if p.suffix.lower() in _HDR) if base.is_dir() else []
-        if scenes:
-            simulate = _ldr_views if task == "expand" else _raw_views
-            return (
-                [sample for index, path in enumerate(scenes) for sample in simulate(path, (seed, index), views, feed)],
-                f"HDR scenes in {base} through the virtual camera: {len(scenes)}, views of each: {views}, seed {seed}",
-            )
-    raise UsageError(
-        f"{data} holds nothing to evaluate a model on",
-        hint="give a folder of .exr or .hdr scenes, or one with LDR and HDR, huawei_raw and canon, raw and groundtruth",
-    )
-
-
-def _require_task(wanted: Task, task: Task, what: str) -> None:
-    if wanted != task:
-        raise UsageError(f"{what} are for models that {wanted}, not {task}", hint="name other models or other data")
-
-
-def _ldr_pairs(base: Path) -> list[Sample]:
-    inputs, references = (sorted(p for p in (base / name).iterdir() if _is_picture(p)) for name in ("LDR", "HDR"))
-    if not inputs or len(inputs) != len(references):
-        raise UsageError(
-            f"{base / 'LDR'} holds {len(inputs)} pictures and {base / 'HDR'} {len(references)}",
-            hint="each needs its partner: pairs are made in the order of names",
+    for base in (data / "test", data / "val", data):
+        layout = layouts.find(base)
+        if layout is None:
+            continue
+        layouts.require_task(layout, task)
+        if layout.kind == "ldr-hdr":
+            pairs = [Sample(a.stem, partial(_load_ldr, a, b), a.stem) for a, b in layout.files]
+            return pairs, f"LDR and HDR pairs by sorted name in {base}"
+        if layout.kind == "raw-picture":
+            pairs = [Sample(a.stem, partial(_load_raw, a, b, feed), a.stem) for a, b in layout.files]
+            return pairs, f"RAW and picture pairs by name in {base}"
+        simulate = _ldr_views if task == "expand" else _raw_views
+        scenes = [path for (path,) in layout.files]
+        return (
+            [sample for index, path in enumerate(scenes) for sample in simulate(path, (seed, index), views, feed)],
+            f"HDR scenes in {base} through the virtual camera: {len(scenes)}, views of each: {views}, seed {seed}",
         )
-    return [Sample(a.stem, partial(_load_ldr, a, b), a.stem) for a, b in zip(inputs, references, strict=True)]
+    raise UsageError(f"{data} holds nothing to evaluate a model on", hint=f"give a folder of {layouts.ALL}")
 
 
 def _load_ldr(source: Path, reference: Path) -> Loaded:
@@ -221,16 +189,6 @@ def _load_ldr(source: Path, reference: Path) -> Loaded:
         image,
         notes=(*notes, note),
     )
-
-
-def _raw_pairs(raws: Path, targets: Path, feed: Feed) -> list[Sample]:
-    suffixes = {*rawtypes.SUFFIXES, ".png"}
-    first = {path.stem: path for path in sorted(raws.iterdir()) if path.suffix.lower() in suffixes}
-    second = {path.stem: path for path in sorted(targets.iterdir()) if _is_picture(path)}
-    if not first:
-        raise UsageError(f"{raws} holds no RAW file", hint="mosaic PNGs and camera RAW files are read")
-    _require_partners(first, second)
-    return [Sample(stem, partial(_load_raw, first[stem], second[stem], feed), stem) for stem in first]
 
 
 def _load_raw(source: Path, target: Path, feed: Feed) -> Loaded:

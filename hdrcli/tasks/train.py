@@ -1,47 +1,241 @@
-"""train: fits one of our own networks to simulated pictures of HDR scenes and keeps the result as a model."""
+"""train: fits a network by its recipe to the data in a folder and keeps the result as a model."""
 
+import math
+import signal
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from pkgutil import iter_modules
+from threading import Event, current_thread, main_thread
+from typing import Any
 
-from hdrcli import __version__, cards, training, zoo
-from hdrcli.errors import ReadError, UsageError
+import tomli_w
 
-_PARTS = ("loop", "pool")  # of the folder `training/` that are no network's
+from hdrcli import __version__, cards, infer, nets, zoo
+from hdrcli.errors import HdrError, ReadError, UsageError
+from hdrcli.files import atomic_write
+from hdrcli.training import data as found_data
+from hdrcli.training import loop, parallel, recipe, speed, state
+from hdrcli.training.data import Data
+from hdrcli.training.loop import Budget, Ended, Report, Run, Settings
+from hdrcli.training.recipe import Recipe
+
+RECIPE, RUN = "recipe.toml", "run.toml"  # in the folder of a training
+DEFAULT_SECONDS = 3600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What is to be trained. None stands for what the run that is continued had, or for the default.
+
+    net: the network. data: a folder with train/ and val/ or test/. name: of the model to be made.
+    recipe: a TOML file or the name of a shipped recipe; the network's own by default. seconds, steps: limits.
+    precision: "auto", "fp32" or "bf16". workers: processes that make samples. folder: where the model goes.
+    resume: whether to continue. overwrite: whether a model and a training of that name may be replaced.
+    """
+
+    net: str
+    data: Path
+    name: str
+    recipe: str | None = None
+    seconds: float | None = None
+    steps: int | None = None
+    seed: int | None = None
+    device: str = "auto"
+    precision: str | None = None
+    workers: int | None = None
+    folder: Path | None = None
+    resume: bool = False
+    overwrite: bool = False
+
+    @property
+    def models(self) -> Path:
+        return self.folder or cards.own_folders()[0]
+
+    @property
+    def place(self) -> Path:
+        """The folder of the training itself."""
+        return self.models / f"{self.name}.training"
 
 
 def trainable() -> list[str]:
-    """The networks that can be trained."""
-    return sorted(module.name for module in iter_modules(training.__path__) if module.name not in _PARTS)
+    """The networks that can be trained: those with a shipped recipe."""
+    return sorted({recipe.load(name).net for name in recipe.shipped()})
 
 
-def train(net: str, *, data: Path, name: str, seconds: float, seed: int = 0, folder: Path | None = None) -> cards.Card:
-    """Trains `net` for about `seconds` and saves weights and card as `name` in `folder` (the user's own by default).
+def train(order: Order, *, watch: Callable[[Report], None] = lambda report: None) -> cards.Card:
+    """Trains a network and saves weights and card.
 
-    data: a folder with HDR scenes in train/ and val/; the weights that score best on val/ are kept, also on the way,
-    in `<name>.checkpoint` beside the card. Raises UsageError for a network or name that cannot be, ReadError for data
-    that cannot be read.
+    The folder NAME.training beside the card gets what a training can be continued from, its log and its curves. On
+    Ctrl-C the state is saved, and the model if it is of use already; then KeyboardInterrupt goes on. Raises UsageError
+    for what cannot be, ReadError for data that cannot be read, HdrError where the training fails.
     """
+    chosen, budget, settings = _plan(order)
+    data = check_data(order)
+    with parallel.group(settings.device), _polite() as stop:
+        settings = replace(settings, device=parallel.own_device(settings.device))
+        course = _module(order.net).course(data, chosen, budget, settings.seed)
+        state.require_space(course.network, order.place)
+        _note(order, chosen, budget, settings)
+        run = Run(
+            course=course,
+            recipe=chosen,
+            budget=budget,
+            folder=order.place,
+            settings=settings,
+            watch=watch,
+            stop=stop.is_set,
+        )
+        ended = loop.train(run, resume=order.resume)
+    card = _keep(order, chosen, budget, settings, data, ended)
+    if ended.failed:
+        raise HdrError(ended.stopped, hint=f"lower the rate in {order.place / RECIPE} and continue with --resume")
+    if ended.stopped:
+        raise KeyboardInterrupt
+    if card is None:
+        raise HdrError(f"{order.place} holds no validated weights", hint="begin anew with --overwrite")
+    return card
+
+
+def check_data(order: Order) -> Data:
+    """The data of an order, found but not read; UsageError or ReadError where they cannot be."""
+    module = _module(order.net)
+    return found_data.find(order.data, nets.spec(order.net).task, module.KINDS)
+
+
+def _module(net: str) -> Any:
     if net not in trainable():
         raise UsageError(f"{net} cannot be trained here", hint="networks: " + ", ".join(trainable()))
-    cards.check_name(name)
-    for part in ("train", "val"):
-        if not (data / part).is_dir():
-            raise ReadError(f"{data} has no folder {part}", hint="put HDR scenes into DIR/train and DIR/val")
-    target = folder or cards.own_folders()[0]
-    checkpoint = target / f"{name}.checkpoint"
-    state, scores = import_module(f"hdrcli.training.{net}").fit(data, checkpoint, seconds, seed)
-    facts = {"seconds": seconds, "seed": seed, "version": __version__, "data": f"HDR scenes of {data.name}/train"}
-    card = zoo.save(
-        name=name,
-        net=net,
-        state=state,
-        build={},
+    return import_module(f"hdrcli.training.{net}")
+
+
+def _plan(order: Order) -> tuple[Recipe, Budget, Settings]:
+    """The effective recipe, limits and settings; an order that cannot be is refused before any work."""
+    module = _module(order.net)
+    cards.check_name(order.name)
+    begun = (order.place / state.NEWEST).is_file()
+    if order.resume and not begun:
+        raise UsageError(f"no training of {order.name} has begun", hint="leave --resume out")
+    if not order.resume and not order.overwrite and (begun or (order.models / f"{order.name}.toml").is_file()):
+        raise UsageError(
+            f"there is already a model or a training named {order.name}",
+            hint="continue it with --resume, replace it with --overwrite, or choose another name",
+        )
+    if order.resume and (order.recipe or order.seed is not None):
+        raise UsageError(
+            "a training that is continued keeps its recipe and its seed", hint=f"edit {order.place / RECIPE}"
+        )
+    before = _read_run(order.place / RUN) if order.resume else {}
+    chosen = recipe.read(order.place / RECIPE) if order.resume else recipe.load(order.recipe or order.net)
+    if chosen.net != order.net:
+        raise UsageError(f"this recipe is for {chosen.net}, not for {order.net}", hint="name its network")
+    _check_recipe(chosen, module)
+    device = infer.describe(infer.Compute(device=order.device)).device
+    precision = order.precision or before.get("precision") or chosen.precision
+    settings = Settings(
+        device=device,
+        bf16=precision == "bf16" or (precision == "auto" and speed.bf16_is_faster(device)),
+        workers=order.workers if order.workers is not None else (4 if device.type == "cuda" else 0),
+        seed=order.seed if order.seed is not None else before.get("seed", 0),
+    )
+    return chosen, _budget(order, before), settings
+
+
+def _budget(order: Order, before: dict[str, Any]) -> Budget:
+    if order.seconds is None and order.steps is None:
+        return Budget(seconds=before.get("seconds", DEFAULT_SECONDS), steps=before.get("steps", math.inf))
+    return Budget(seconds=order.seconds or math.inf, steps=order.steps or math.inf)
+
+
+def _check_recipe(chosen: Recipe, module: Any) -> None:
+    """UsageError where the recipe asks for losses, options or build arguments that the network does not have."""
+    for stage in chosen.stages:
+        for kind, names, known in (("loss", stage.loss, module.LOSSES), ("option", stage.options, module.OPTIONS)):
+            unknown = [name for name in names if name not in known]
+            if unknown:
+                raise UsageError(
+                    f"stage {stage.name} asks for a {kind} {unknown[0]!r}, which {chosen.net} does not have",
+                    hint=f"there are: {', '.join(known) or 'none'}",
+                )
+
+
+def _note(order: Order, chosen: Recipe, budget: Budget, settings: Settings) -> None:
+    """Writes recipe and settings beside the state, for --resume and for people."""
+    if not parallel.leads():
+        return
+    if order.overwrite and not order.resume:
+        for name in (state.NEWEST, state.BEST):
+            (order.place / name).unlink(missing_ok=True)
+    run = {
+        "net": order.net,
+        "data": str(order.data),
+        "seed": settings.seed,
+        "seconds": budget.seconds,
+        "steps": float(budget.steps),
+        "precision": "bf16" if settings.bf16 else "fp32",
+        "version": __version__,
+    }
+    for name, table in ((RECIPE, chosen.table()), (RUN, run)):
+        with atomic_write(order.place / name) as part:
+            part.write_text(tomli_w.dumps(table), encoding="utf-8")
+
+
+def _read_run(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ReadError(f"{path} cannot be read: {error}", hint="begin anew under another name") from error
+
+
+def _keep(
+    order: Order, chosen: Recipe, budget: Budget, settings: Settings, data: Data, ended: Ended
+) -> cards.Card | None:
+    """Saves the best weights of the last stage as a model, if there are any yet."""
+    best = state.load_best(order.place, len(chosen.stages) - 1)
+    if best is None or not parallel.leads():
+        return None
+    weights, scores = best
+    facts: dict[str, Any] = {
+        "seed": settings.seed,
+        "steps": ended.steps,
+        "precision": "bf16" if settings.bf16 else "fp32",
+        "version": __version__,
+        "data": str(data),
+        "recipe": chosen.table(),
+    }
+    if math.isfinite(budget.seconds):
+        facts["seconds"] = budget.seconds
+    return zoo.save(
+        name=order.name,
+        net=order.net,
+        state=weights,
+        build=dict(chosen.build),
         licence="CC0-1.0",
         origin="trained with hdr train",
-        training={**facts, "steps": int(scores["steps"])},
-        scores={"val": {key: round(value, 3) for key, value in scores.items() if key not in ("steps", "error")}},
-        folder=target,
+        training=facts,
+        scores={"val": {key: round(value, 3) for key, value in scores.items() if key != "error"}},
+        folder=order.models,
     )
-    checkpoint.unlink(missing_ok=True)
-    return card
+
+
+@contextmanager
+def _polite() -> Iterator[Event]:
+    """The first Ctrl-C or SIGTERM sets the event that it yields; the next one ends the program at once."""
+    asked = Event()
+    if current_thread() is not main_thread():
+        yield asked
+        return
+
+    def ask(number: int, frame: object) -> None:
+        asked.set()
+        for name, handler in before.items():
+            signal.signal(name, handler)
+
+    before = {name: signal.signal(name, ask) for name in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)

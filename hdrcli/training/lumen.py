@@ -1,9 +1,8 @@
 """Training of `lumen`: simulated 8-bit photographs of HDR scenes; first the curve estimator, then the added light."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,19 +13,23 @@ from torch import Tensor, nn
 from hdrcli import camera
 from hdrcli.color import Float32, luminance, srgb_decode
 from hdrcli.errors import ReadError
+from hdrcli.layouts import Kind
 from hdrcli.metrics import pu
 from hdrcli.nets import lumen
 from hdrcli.nets.lumen import Lumen
-from hdrcli.network import StateDict
 from hdrcli.training import loop, pool
+from hdrcli.training.course import Batch, Course, Sample, Scores
+from hdrcli.training.data import Data
+from hdrcli.training.recipe import Recipe
 
 logger = logging.getLogger(__name__)
 
 Row = tuple[Float32, Float32, np.ndarray, np.ndarray]  # of a shot: statistics, curve, codes and light of some pixels
 
 PIXELS = 512  # per photograph, kept for the estimator's loss
-PATCH, BATCH = 192, 8
+PATCH = 192
 PHOTOGRAPHS = 2.4  # simulated for each second of training; a third of them is kept whole for the added light
+STEPS_PER_SECOND = 2.0  # assumed of a training that is limited by its steps
 _FLATTEST = 1e-4  # of a curve's mean step: keeps the logarithm of a flat stretch finite
 
 
@@ -40,36 +43,43 @@ class Shot:
     found: Float32  # (464,) statistics
 
 
-def fit(data: Path, checkpoint: Path, seconds: float, seed: int) -> tuple[StateDict, loop.Scores]:
-    """Trains on the scenes of data/train, validates on those of data/val; returns the best weights and their scores."""
+OPTIONS: Mapping[str, object] = {}
+KINDS: tuple[Kind, ...] = ("scenes",)
+LOSSES = ("light",)
+
+
+def course(data: Data, recipe: Recipe, budget: loop.Budget, seed: int) -> Course:
+    """Trains on the scenes of data.train, validates on those of data.val; the curve estimator is trained at once."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    scenes = pool.read_scenes(data / "train")
+    scenes = pool.read_scenes(data.train)
     if len(scenes) < 2:
-        raise ReadError(f"{data / 'train'} holds one scene alone", hint="lumen learns from scenes and checks on others")
-    network = Lumen().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        raise ReadError(f"{data.train.base} holds one scene alone", hint="some are kept to check the curves on")
+    network = Lumen(**recipe.build)
     set_curves(network, np.stack([curve_table(camera.random_curve(rng)) for _ in range(20000)]))
-    held_out = validation(pool.read_scenes(data / "val"))
+    held_out = validation(pool.read_scenes(data.val))
 
-    count = int(seconds * PHOTOGRAPHS)
+    count = max(int(min(budget.seconds, budget.steps / STEPS_PER_SECOND) * PHOTOGRAPHS), 12)
     rows, kept = photographs([scene for index, scene in enumerate(scenes) if index % 6], count, rng)
-    checks, _ = photographs(scenes[::6], count // 6, rng)
+    checks, _ = photographs(scenes[::6], max(count // 6, 2), rng)
     errors = fit_estimator(network, rows, checks, seed)
     logger.info("estimator alone: %s", score(network, held_out))
-
-    for parameter in network.estimator.parameters():
-        parameter.requires_grad_(False)
-    batches = _batches(network, kept, errors, rng)
-    plan = loop.Plan(seconds=seconds, rate=1.5e-3, average=0.995)
-    return loop.train(network, batches, loss, lambda net: score(net, held_out), "error", plan, checkpoint)
+    truth = coefficients(network, np.stack([shot.curve for shot in kept]))
+    return Course(
+        network=network,
+        sample=lambda stage, rng: _sample(network, kept, truth, errors, rng),
+        loss=lambda network, batch, stage: {"light": loss(network, batch)},
+        score=lambda network, stage: score(network, held_out),
+    )
 
 
 def photographs(scenes: list[pool.Scene], count: int, rng: np.random.Generator) -> tuple[list[Row], list[Shot]]:
     """What the estimator learns from `count` photographs of scenes, and every third of these photographs."""
-    endless = pool.shuffled(pool.views(scenes, 12, 0) + pool.windows(scenes, 4, 1), rng)
+    sources = pool.views(scenes, 12, 0) + pool.windows(scenes, 4, 1)
     rows, kept = [], []
     for index in range(count):
-        shot = shoot(vary(next(endless), rng), rng, camera.KINDS[rng.choice(3, p=[0.3, 0.35, 0.35])])
+        scene = sources[int(rng.integers(len(sources)))].astype(np.float32)
+        shot = shoot(vary(scene, rng), rng, camera.KINDS[rng.choice(3, p=[0.3, 0.35, 0.35])])
         rows.append((shot.found, shot.curve, *_pixels(shot, rng)))
         if index % 3 == 0:
             kept.append(shot)
@@ -209,33 +219,28 @@ def pu21(linear: Tensor) -> Tensor:
 # --------------------------------------------------------------------------------------------- the added light
 
 
-def _batches(network: Lumen, shots: list[Shot], errors: Tensor, rng: np.random.Generator) -> Iterator[loop.Batch]:
-    """Patches of photographs, linearised by their true curve with errors like the estimator's own."""
-    truth = coefficients(network, np.stack([shot.curve for shot in shots]))
-    while True:
-        codes: list[Tensor] = []
-        light, curves, found = [], [], []
-        while len(codes) < BATCH:
-            index = int(rng.integers(len(shots)))
-            top, left = (int(rng.integers(0, (size - PATCH) // 8 + 1)) * 8 for size in shots[index].codes.shape[:2])
-            patch = shots[index].codes[top : top + PATCH, left : left + PATCH]
-            if (patch.max(axis=2) >= 250).mean() < 0.02:
-                continue
-            error = errors[int(rng.integers(len(errors)))] * float(rng.random() < 0.8)
-            with torch.no_grad():
-                curves.append(network.curve((truth[index] + error)[None])[0])
-            codes.append(torch.from_numpy(patch))
-            light.append(torch.from_numpy(shots[index].light[top : top + PATCH, left : left + PATCH]))
-            found.append(torch.from_numpy(shots[index].found))
-        yield {
-            "codes": torch.stack(codes).permute(0, 3, 1, 2).float() / 255,
-            "light": torch.stack(light).permute(0, 3, 1, 2).float(),
-            "curve": torch.stack(curves),
-            "found": torch.stack(found),
-        }
+def _sample(network: Lumen, shots: list[Shot], truth: Tensor, errors: Tensor, rng: np.random.Generator) -> Sample:
+    """A patch of a photograph, linearised by its true curve with an error like the estimator's own."""
+    for _ in range(50):
+        index = int(rng.integers(len(shots)))
+        shot = shots[index]
+        top, left = (int(rng.integers(0, (size - PATCH) // 8 + 1)) * 8 for size in shot.codes.shape[:2])
+        codes = shot.codes[top : top + PATCH, left : left + PATCH]
+        if (codes.max(axis=2) >= 250).mean() >= 0.02:
+            break
+    error = errors[int(rng.integers(len(errors)))] * float(rng.random() < 0.8)
+    with torch.no_grad():
+        curve = network.curve((truth[index] + error)[None])[0]
+    light = torch.from_numpy(shot.light[top : top + PATCH, left : left + PATCH])
+    return {
+        "codes": torch.from_numpy(codes).permute(2, 0, 1).float() / 255,
+        "light": light.permute(2, 0, 1).float(),
+        "curve": curve,
+        "found": torch.from_numpy(shot.found),
+    }
 
 
-def loss(network: nn.Module, batch: loop.Batch) -> Tensor:
+def loss(network: nn.Module, batch: Batch) -> Tensor:
     """Per picture, over clipped pixels: RMS in PU units, RMS of log2 luminance, and the gradient of the log error."""
     assert isinstance(network, Lumen)
     tile, light = batch["codes"], batch["light"]
@@ -273,7 +278,7 @@ def validation(scenes: list[pool.Scene]) -> list[tuple[Tensor, Float32, np.ndarr
     return shots
 
 
-def score(network: nn.Module, held_out: list[tuple[Tensor, Float32, np.ndarray, Tensor]]) -> loop.Scores:
+def score(network: nn.Module, held_out: list[tuple[Tensor, Float32, np.ndarray, Tensor]]) -> Scores:
     """Mean scores over the kinds, beside those of the pictures as they came.
 
     `error` judges the added light alone, under the true curve, and falls as it gets better.

@@ -1,7 +1,6 @@
 """Training of `lumenraw`: simulated mosaics of HDR scenes to the clean linear scene, judged in the finished look."""
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -9,26 +8,35 @@ from torch import Tensor, nn
 
 from hdrcli import camera, sensor
 from hdrcli.color import Float32, luminance
+from hdrcli.layouts import Kind
 from hdrcli.metrics import pictures
 from hdrcli.nets.lumenraw import LumenRaw, noise_model
-from hdrcli.network import StateDict
 from hdrcli.tonemap.fusion import fusion
 from hdrcli.training import loop, pool
+from hdrcli.training.course import Batch, Course, Sample, Scores
+from hdrcli.training.data import Data
+from hdrcli.training.recipe import Recipe
 
-BATCH = 2
 CROP = (256, 320)  # of each simulated shot
 
 
-def fit(data: Path, checkpoint: Path, seconds: float, seed: int) -> tuple[StateDict, loop.Scores]:
-    """Trains on the scenes of data/train, validates on those of data/val; returns the best weights and their scores."""
-    torch.manual_seed(seed)
-    scenes = pool.read_scenes(data / "train")
+OPTIONS: Mapping[str, object] = {}
+KINDS: tuple[Kind, ...] = ("scenes",)
+LOSSES = ("look",)
+
+
+def course(data: Data, recipe: Recipe, budget: loop.Budget, seed: int) -> Course:
+    """Trains on the scenes of data.train, validates on those of data.val."""
+    scenes = pool.read_scenes(data.train)
     sources = pool.views(scenes, 6, seed) + pool.windows(scenes, 6, seed + 1)
-    held_out = validation(pool.read_scenes(data / "val"))
-    network = LumenRaw().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    batches = _batches(sources, np.random.default_rng(seed))
-    plan = loop.Plan(seconds=seconds, rate=1e-3)
-    return loop.train(network, batches, loss, lambda net: score(net, held_out), "error", plan, checkpoint)
+    held_out = validation(pool.read_scenes(data.val))
+    torch.manual_seed(seed)
+    return Course(
+        network=LumenRaw(**recipe.build),
+        sample=lambda stage, rng: _sample(sources, rng),
+        loss=lambda network, batch, stage: {"look": loss(network, batch)},
+        score=lambda network, stage: score(network, held_out),
+    )
 
 
 def sample(scene: Float32, rng: np.random.Generator, *, bits: int | None = None) -> tuple[Float32, Float32]:
@@ -39,13 +47,10 @@ def sample(scene: Float32, rng: np.random.Generator, *, bits: int | None = None)
     return sensor.canonical(mosaic), scene * np.float32(sensor.MIDDLE_GREY / mean)
 
 
-def _batches(sources: list[pool.Float16], rng: np.random.Generator) -> Iterator[loop.Batch]:
-    endless = pool.shuffled(sources, rng)
-    while True:
-        pairs = [_crop(*sample(_jitter(next(endless), rng), rng), rng) for _ in range(BATCH)]
-        planes = torch.from_numpy(np.stack([planes for planes, _ in pairs]))
-        target = torch.from_numpy(np.stack([scene for _, scene in pairs])).permute(0, 3, 1, 2)
-        yield {"planes": planes.contiguous(memory_format=torch.channels_last), "target": target}
+def _sample(sources: list[pool.Float16], rng: np.random.Generator) -> Sample:
+    scene = sources[int(rng.integers(len(sources)))].astype(np.float32)
+    planes, target = _crop(*sample(_jitter(scene, rng), rng), rng)
+    return {"planes": planes, "target": np.ascontiguousarray(target.transpose(2, 0, 1))}
 
 
 def _crop(planes: Float32, scene: Float32, rng: np.random.Generator) -> tuple[Float32, Float32]:
@@ -66,7 +71,7 @@ def _jitter(scene: Float32, rng: np.random.Generator) -> Float32:
     return np.ascontiguousarray(scene * np.exp(rng.normal(0, 0.1, 3)).astype(np.float32))
 
 
-def loss(network: nn.Module, batch: loop.Batch) -> Tensor:
+def loss(network: nn.Module, batch: Batch) -> Tensor:
     """Mean error of the picture as the fusion would about show it, and of its colour differences."""
     planes = batch["planes"]
     context = {"noise": noise_model(planes)}
@@ -93,7 +98,7 @@ def validation(scenes: list[pool.Scene]) -> list[tuple[Float32, Float32]]:
     return [(planes, fusion(scene)) for planes, scene in shots]
 
 
-def score(network: nn.Module, held_out: list[tuple[Float32, Float32]]) -> loop.Scores:
+def score(network: nn.Module, held_out: list[tuple[Float32, Float32]]) -> Scores:
     """Mean PSNR, SSIM and CIE dE76 of the finished pictures; `error` is what training minimises: minus the PSNR."""
     rows = []
     for planes, target in held_out:

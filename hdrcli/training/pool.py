@@ -1,16 +1,14 @@
 """Views of HDR scenes, rendered once and kept in memory as half floats."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hdrcli import camera, codecs
 from hdrcli.color import Float32
-from hdrcli.errors import ReadError
 from hdrcli.image import Transfer
+from hdrcli.layouts import Layout
 
 Float16 = NDArray[np.float16]
 
@@ -26,12 +24,9 @@ class Scene:
     sky: bool
 
 
-def read_scenes(folder: Path) -> list[Scene]:
-    """All OpenEXR and Radiance pictures of a folder, sorted by name. ReadError where there is none."""
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".exr", ".hdr"))
-    if not files:
-        raise ReadError(f"{folder} holds no HDR picture", hint="give a folder of .exr or .hdr files")
-    images = [(path, codecs.read(path).require(Transfer.LINEAR, "training")) for path in files]
+def read_scenes(layout: Layout) -> list[Scene]:
+    """All scenes of a folder. ReadError names a file that cannot be used."""
+    images = [(path, codecs.read(path).require(Transfer.LINEAR, "training")) for (path,) in layout.files]
     return [Scene(path.stem, np.maximum(pixels, 0), "puresky" in path.stem) for path, pixels in images]
 
 
@@ -63,10 +58,3 @@ def usable(view: Float32) -> Float16:
     """The view scaled to a median luminance of 0.18 and kept as half floats without infinities."""
     scaled = view * np.float32(0.18 / max(float(np.median(view)), 1e-6))
     return np.asarray(np.clip(scaled, 0, 60000), np.float16)
-
-
-def shuffled(items: list[Float16], rng: np.random.Generator) -> Iterator[Float32]:
-    """The items again and again, in a new order each time, as float32."""
-    while True:
-        for index in rng.permutation(len(items)):
-            yield items[index].astype(np.float32)
