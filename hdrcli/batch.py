@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from threading import Event, Lock, Semaphore
 from time import perf_counter
-from typing import Literal, TypeVar
+from typing import Literal, Protocol, TypeAlias, TypeVar
 
 from hdrcli.errors import HdrError, OutOfMemoryError
 from hdrcli.files import Job
@@ -21,6 +21,7 @@ Decoded = TypeVar("Decoded")
 Processed = TypeVar("Processed")
 Item = TypeVar("Item")
 Made = TypeVar("Made")
+Check: TypeAlias = Callable[[], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,56 +76,81 @@ def in_order(
         deque(made, maxlen=0)  # lets joblib come to its end: what had not begun comes back at once
 
 
+def go_on() -> None:
+    """The check that never stops a run."""
+
+
+class Stages(Protocol[Decoded, Processed]):
+    """What happens to each job. A stage that raises HdrError or MemoryError makes that job fail, and no other."""
+
+    def skipped(self, job: Job) -> list[Outcome]:
+        """The outcomes of a job on which there is nothing to do, and an empty list for all others."""
+        ...
+
+    def decode(self, job: Job) -> Decoded:
+        """Beside other jobs' stages."""
+        ...
+
+    def process(self, job: Job, decoded: Decoded, check: Check) -> Processed:
+        """For one job at a time. `check` is to be called often; it raises where the run is to stop."""
+        ...
+
+    def encode(self, job: Job, processed: Processed) -> list[Outcome]:
+        """Beside other jobs' stages; one outcome for each output."""
+        ...
+
+
 def run(
-    jobs: Sequence[Job],
-    decode: Callable[[Job], Decoded],
-    process: Callable[[Job, Decoded], Processed],
-    encode: Callable[[Job, Processed], Outcome],
-    *,
-    workers: int,
-    skip: Callable[[Job], bool] = lambda job: False,
-) -> Generator[Outcome, None, None]:
-    """Carries every job through the three stages and yields outcomes in the order of the jobs.
+    jobs: Sequence[Job], stages: Stages[Decoded, Processed], *, workers: int, stopped: Event
+) -> Generator[list[Outcome], None, None]:
+    """Carries every job through the stages and yields the outcomes of each in the order of the jobs.
 
-    `process` runs for one job at a time; `decode` and `encode` of others run beside it. A job for which `skip` holds
-    is not touched. HdrError and MemoryError make a job fail while the others go on; any other exception is a bug and
-    propagates. On leaving early, as by Ctrl-C, what has not reached the device is dropped and the rest is finished.
+    Once `stopped` is set, from outside or by leaving early, no job begins, what is before or on the device is dropped
+    at its next check, and what is past it is finished. Exceptions other than HdrError and MemoryError are bugs and
+    propagate.
     """
-    device, stopped = Lock(), Event()
+    device = Lock()
 
-    def carry(job: Job) -> Outcome | None:
-        if skip(job):
-            return Outcome(job=job, status="skipped")
-        return _carry(job, decode, process, encode, device, stopped)
+    def carry_one(job: Job) -> list[Outcome] | None:
+        return carry(job, stages, device, stopped)
 
-    yield from in_order(jobs, carry, workers=workers, stopped=stopped)
+    yield from in_order(jobs, carry_one, workers=workers, stopped=stopped)
 
 
-def _carry(
-    job: Job,
-    decode: Callable[[Job], Decoded],
-    process: Callable[[Job, Decoded], Processed],
-    encode: Callable[[Job, Processed], Outcome],
-    device: Lock,
-    stopped: Event,
-) -> Outcome | None:
+def carry(job: Job, stages: Stages[Decoded, Processed], device: Lock, stopped: Event) -> list[Outcome] | None:
     """All stages of one job; its seconds leave out the wait for the device. None where the run was stopped."""
+    if outcomes := stages.skipped(job):
+        return outcomes
+
+    def check() -> None:
+        if stopped.is_set():
+            raise _StoppedError
+
     start, waited = perf_counter(), 0.0
     try:
-        decoded = decode(job)
+        decoded = stages.decode(job)
         queued = perf_counter()
         with device:
             waited = perf_counter() - queued
-            if stopped.is_set():
-                return None
-            processed = process(job, decoded)
-        outcome = encode(job, processed)
+            check()
+            processed = stages.process(job, decoded, check)
+        outcomes = stages.encode(job, processed)
+    except _StoppedError:
+        return None
     except (HdrError, MemoryError) as error:
-        outcome = _failure(job, error)
-    return replace(outcome, seconds=perf_counter() - start - waited)
+        if stopped.is_set():
+            return None  # decoders are ended then, too
+        outcomes = [failure(job, error)]
+    seconds = perf_counter() - start - waited
+    return [replace(outcome, seconds=seconds) for outcome in outcomes]
 
 
-def _failure(job: Job, error: HdrError | MemoryError) -> Outcome:
+class _StoppedError(Exception):
+    """The run is to stop."""
+
+
+def failure(job: Job, error: HdrError | MemoryError) -> Outcome:
+    """The outcome of a job that failed for that reason."""
     if not isinstance(error, HdrError):
         error = OutOfMemoryError("there is not enough memory for this picture", hint="use fewer --jobs")
     return Outcome(job=job, status="failed", error=error.message, hint=error.hint)

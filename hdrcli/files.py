@@ -1,8 +1,10 @@
 """From what the user named to what will be written: the plan of a run, and writes that are whole or not at all."""
 
+import codecs
 import os
 import re
 import secrets
+import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -11,6 +13,11 @@ from typing import NamedTuple
 
 from hdrcli.errors import ReadError, UsageError, WriteError
 
+if sys.platform == "win32":
+    fcntl = None
+else:
+    import fcntl
+
 STREAM = Path("-")  # standard input as a source, standard output as a target
 
 _PART = ".hdrcli-part-"
@@ -18,10 +25,14 @@ _STALE_AFTER = 24 * 3600.0  # seconds
 
 
 class Job(NamedTuple):
-    """One picture to make: where it comes from and where it goes; either may be STREAM."""
+    """One picture to make: where it comes from and where it goes; either may be STREAM.
+
+    root: the folder above the source whose tree is kept under an output folder, where there is one.
+    """
 
     source: Path
     target: Path
+    root: Path | None = None
 
 
 class _Found(NamedTuple):
@@ -53,7 +64,7 @@ def plan(
         hint = "" if recursive else "sub-folders are searched with --recursive"
         raise UsageError(f"there is nothing to work on in {places}", hint=hint)
     target_of = _placement(found, out, suffix, extension, {e.lower() for e in extensions} | {extension})
-    jobs = [Job(item.path, target_of(item)) for item in found]
+    jobs = [Job(item.path, target_of(item), item.root) for item in found]
     _refuse_collisions(jobs)
     return jobs
 
@@ -65,20 +76,37 @@ def frames(name: str) -> list[str]:
     """
     path = Path(name)
     number = re.search(r"%(?:0(\d+))?d", path.name)
-    if number is None or path.exists():
+    if number is None or _is_there(path):
         return [name]
     before, after = path.name[: number.start()], path.name[number.end() :]
     pattern = re.compile(rf"{re.escape(before)}(\d{{{number[1] or 1},}}){re.escape(after)}")
-    members = path.parent.iterdir() if path.parent.is_dir() else ()
+    members = path.parent.iterdir() if _is_dir(path.parent) else ()
     found = sorted((int(match[1]), str(member)) for member in members if (match := pattern.fullmatch(member.name)))
     if not found:
         raise UsageError(f"there is no file like {name}", hint="%04d stands for a number of four digits")
     return [member for _, member in found]
 
 
-def read_list(text: str) -> list[str]:
-    """The paths of a list with one path a line; empty lines are passed over."""
-    return [line for line in text.splitlines() if line.strip()]
+def read_list(data: bytes, *, null: bool = False) -> list[str]:
+    """The paths of a list: one a line or, in a list that holds zero bytes or where `null`, one before each of them."""
+    separated = null or b"\0" in data
+    names = data.split(b"\0") if separated else data.removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n").split(b"\n")
+    return [os.fsdecode(name) for name in names if (name if separated else name.strip())]
+
+
+def write_list(path: Path, names: Sequence[str], *, null: bool = False) -> None:
+    """Writes a list for `read_list`, with zero bytes where asked for or where a name would not survive as a line."""
+    separated = null or any(name != name.strip() or "\n" in name for name in names)
+    end = b"\0" if separated else b"\n"
+    with atomic_write(path) as part:
+        part.write_bytes(b"".join(os.fsencode(name) + end for name in names))
+
+
+def listed(job: Job) -> str:
+    """The source of a job as a name that, given as an input, leads to the same output: `root/./path/under/it`."""
+    if job.root is None or job.root == job.source.parent:
+        return str(job.source)
+    return os.path.join(job.root, ".", job.source.relative_to(job.root))  # noqa: PTH118  # Path drops the dot
 
 
 @contextmanager
@@ -87,39 +115,97 @@ def atomic_write(target: Path) -> Iterator[Path]:
 
     Missing folders are made. OSError, also from the writing inside, becomes WriteError.
     """
-    part = target.parent / f"{_PART}{secrets.token_hex(6)}{target.suffix}"
     try:
+        refuse_folder(target)
         target.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        with part.open("rb+") as written:
-            os.fsync(written.fileno())
-        part.replace(target)
+        with _part(target) as part:
+            yield part
+            with part.open("rb+") as written:
+                os.fsync(written.fileno())
+            part.replace(target)
     except OSError as error:
         raise WriteError(
             f"cannot write {target}: {error.strerror or error}",
             hint="check that the folder can be written to and that the disk is not full",
         ) from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
+
+
+def refuse_folder(target: Path) -> None:
+    """WriteError where an output's name is that of a folder."""
+    if target.is_dir():
+        raise WriteError(f"cannot write {target}: it is a folder", hint="move it away, or give another place with -o")
 
 
 def sweep(folders: Iterable[Path]) -> None:
-    """Removes temporary files that a killed run left in `folders` more than a day ago."""
+    """Removes temporary files that killed runs left in `folders`, and none of a run that goes on.
+
+    Where the system has no locks that end with their process, only those that are a day old.
+    """
     for folder in folders:
         for part in folder.glob(f"{_PART}*"):
-            with suppress(OSError):
-                if time.time() - part.stat().st_mtime > _STALE_AFTER:
-                    part.unlink()
+            with suppress(OSError), part.open("rb+") as file:
+                if fcntl:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                elif time.time() - part.stat().st_mtime < _STALE_AFTER:
+                    continue
+                part.unlink()
+
+
+@contextmanager
+def _part(target: Path) -> Iterator[Path]:
+    """A path beside `target` for a new file, locked while in use; what still has that name at the end is removed."""
+    part, lock = _claimed(target)
+    try:
+        yield part
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _claimed(target: Path) -> tuple[Path, int | None]:
+    """The path, and the file descriptor that holds the lock where the system has such locks."""
+    while True:
+        part = target.parent / f"{_PART}{secrets.token_hex(6)}{target.suffix}"
+        if not fcntl:
+            return part, None
+        lock = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        with suppress(OSError):  # a file system without locks; `sweep` then finds none, either
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if part.exists() and os.path.samestat(os.fstat(lock), part.stat()):
+            return part, lock
+        os.close(lock)  # the sweep of another run came between
 
 
 def existing(source: Path) -> Path:
     """`source`, if it is there and no folder (pipes are fine); otherwise ReadError."""
+    with _readable(source):
+        source.stat()
     if source.is_dir():
         raise ReadError(f"{source} is a folder", hint="name the files in it")
-    if not source.exists():
-        raise ReadError(f"{source} does not exist", hint="check the path and its spelling")
     return source
+
+
+def content(source: Path) -> bytes:
+    """The bytes of a file or pipe; otherwise ReadError."""
+    existing(source)
+    with _readable(source):
+        return source.read_bytes()
+
+
+@contextmanager
+def _readable(source: Path) -> Iterator[None]:
+    """OSError inside becomes ReadError."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        broken = f", a link to {source.readlink()}," if source.is_symlink() else ""
+        raise ReadError(f"{source}{broken} does not exist", hint="check the path and its spelling") from error
+    except OSError as error:
+        raise ReadError(
+            f"{source} cannot be read: {error.strerror or error}", hint="check the path, its permissions and the disk"
+        ) from error
 
 
 def _find(inputs: Sequence[str], recursive: bool, accepts: Callable[[Path], bool]) -> Iterator[_Found]:
@@ -127,22 +213,33 @@ def _find(inputs: Sequence[str], recursive: bool, accepts: Callable[[Path], bool
         path = Path(name)
         if path == STREAM:
             yield _Found(STREAM, Path())
-        elif path.is_dir():
+        elif _is_dir(path):
             yield from (_Found(member, path) for member in _members(path, recursive) if accepts(member))
-        elif not path.exists() and (matches := _glob(name)):
+        elif not _is_there(path) and (matches := _glob(name)):
             yield from _find(matches, recursive, accepts)
         else:
-            yield _Found(path, path.parent)
+            root, marked, _ = name.rpartition(f"{os.sep}.{os.sep}")  # as rsync marks where a tree begins
+            yield _Found(path, Path(root) if marked else path.parent)
 
 
 def _members(folder: Path, recursive: bool) -> Iterator[Path]:
-    for member in sorted(folder.iterdir()):
+    with _readable(folder):
+        members = sorted(folder.iterdir())
+    for member in members:
         if member.name.startswith("."):
             continue
         if member.is_file():
             yield member
         elif recursive and member.is_dir() and not member.is_symlink():
             yield from _members(member, recursive)
+
+
+def _is_dir(path: Path) -> bool:
+    return os.path.isdir(path)  # noqa: PTH112  # says no to names that cannot be, too long ones for one, as Path does not
+
+
+def _is_there(path: Path) -> bool:
+    return os.path.exists(path)  # noqa: PTH110
 
 
 def _glob(pattern: str) -> list[str]:
@@ -163,12 +260,12 @@ def _placement(
     if out is None:
         return lambda item: STREAM if item.path == STREAM else _beside(item.path, suffix, extension)
     place = Path(out)
-    is_folder = place.is_dir() or out.endswith(("/", os.sep))
+    is_folder = _is_dir(place) or out.endswith(("/", os.sep))
     if place == STREAM or (place.suffix.lower() in extensions and not is_folder):
         if len(found) > 1:
             raise UsageError(f"{len(found)} inputs do not fit into one output, {out}", hint="give a folder with -o")
         return lambda item: place
-    if place.is_file():
+    if _is_there(place) and not is_folder:
         raise UsageError(f"{out} is a file of a kind that cannot be written", hint="give a folder or another ending")
 
     def inside(item: _Found) -> Path:
@@ -189,7 +286,7 @@ def _beside(path: Path, suffix: str, extension: str) -> Path:
 def _refuse_collisions(jobs: Sequence[Job]) -> None:
     sources = {_identity(job.source) for job in jobs if job.source != STREAM}
     first: dict[str, Path] = {}
-    for source, target in jobs:
+    for source, target, _ in jobs:
         if target == STREAM:
             continue
         identity = _identity(target)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hdrcli.batch import Check, go_on
 from hdrcli.color import Float32
 from hdrcli.errors import HdrError, OutOfMemoryError, UsageError
 from hdrcli.network import Network
@@ -71,13 +72,14 @@ def describe(compute: Compute) -> Chosen:
     return Chosen(device, precision, "asked for")
 
 
-def run(network: Network, planes: Float32, compute: Compute) -> Result:
+def run(network: Network, planes: Float32, compute: Compute, check: Check = go_on) -> Result:
     """Runs all three stages of `network` on a picture of any size.
 
     planes: (C, H, W) float32 in the network's input domain. The picture is extended to a size that the network takes,
     cut into tiles where it is larger than one, and cut back to H and W times the network's scale. When memory runs
-    out the whole picture is started over with smaller batches, then smaller tiles. Raises OutOfMemoryError, and
-    HdrError where the network gives numbers that are not finite.
+    out the whole picture is started over with smaller batches, then smaller tiles. `check` is called before each tile;
+    what it raises ends the run. Raises OutOfMemoryError, and HdrError where the network gives numbers that are not
+    finite.
     """
     device, precision, _ = describe(compute)
     network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]  # faster on CPUs
@@ -85,9 +87,11 @@ def run(network: Network, planes: Float32, compute: Compute) -> Result:
     batch = compute.batch
     while True:
         try:
-            output, tiles = _run_once(network, planes, device, precision, tile, batch)
+            output, tiles = _run_once(network, planes, device, precision, tile, batch, check)
             break
-        except torch.OutOfMemoryError:
+        except (RuntimeError, MemoryError) as error:
+            if not _is_for_memory(error):
+                raise
             tile, batch = _smaller(tile, batch, max(planes.shape[1:]))
         if device.type == "cuda":
             torch.cuda.empty_cache()
@@ -99,7 +103,13 @@ def run(network: Network, planes: Float32, compute: Compute) -> Result:
 
 @torch.inference_mode()
 def _run_once(
-    network: Network, planes: Float32, device: torch.device, precision: str, tile: int, batch: int
+    network: Network,
+    planes: Float32,
+    device: torch.device,
+    precision: str,
+    tile: int,
+    batch: int,
+    check: Check,
 ) -> tuple[Float32, int]:
     tiling = network.tiling
     image = pad(torch.from_numpy(np.ascontiguousarray(planes))[None].to(device), tiling)
@@ -107,18 +117,21 @@ def _run_once(
     if windows == 1 and precision == "fp32":
         finished = network.whole(image)
     else:
-        finished = _in_tiles(network, image, device, precision, tile, batch)
+        finished = _in_tiles(network, image, device, precision, tile, batch, check)
     picture = crop(finished, tiling, *planes.shape[1:])[0].permute(1, 2, 0)
     return picture.contiguous().cpu().numpy(), windows
 
 
-def _in_tiles(network: Network, image: Tensor, device: torch.device, precision: str, tile: int, batch: int) -> Tensor:
+def _in_tiles(
+    network: Network, image: Tensor, device: torch.device, precision: str, tile: int, batch: int, check: Check
+) -> Tensor:
     """The three stages, with only the middle one in tiles and in reduced precision."""
     scale = network.tiling.scale
     context = network.prepare(image)
     output = torch.empty(1, 3, image.shape[2] * scale, image.shape[3] * scale, device=device)
 
     def forward(tiles: Tensor) -> Tensor:
+        check()
         with _autocast(device, precision):
             values: Tensor = network(tiles, context)
         return values
@@ -143,9 +156,14 @@ def _smaller(tile: int, batch: int, side: int) -> tuple[int, int]:
     if tile < SMALLEST_TILE:
         raise OutOfMemoryError(
             "the picture does not fit into the memory of the device, even in the smallest tiles",
-            hint="use --device cpu, or close other programs that use the device",
+            hint="use fewer --jobs, close other programs that use the device, or cut the picture into parts",
         )
     return tile, batch
+
+
+def _is_for_memory(error: Exception) -> bool:
+    """Whether an allocation failed; on the CPU torch says so in the words of a RuntimeError alone."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator:" in str(error)
 
 
 def _best_device() -> tuple[torch.device, str]:

@@ -13,6 +13,7 @@ import rawpy
 
 from hdrcli.codecs import _ifd
 from hdrcli.errors import ReadError
+from hdrcli.limits import check_size
 
 RECOPY = "copy the file again from the camera or its card"
 
@@ -25,6 +26,7 @@ def opened(data: bytes, label: str) -> Iterator[rawpy.RawPy]:
     """A RAW file opened and decoded; whatever LibRaw has against it, then or later, becomes a ReadError."""
     try:
         with _quiet(), rawpy.imread(io.BytesIO(data)) as raw:
+            check_size(raw.sizes.raw_width, raw.sizes.raw_height, label)
             raw.unpack()
             yield raw
     except (rawpy.LibRawFileUnsupportedError, NotImplementedError) as error:

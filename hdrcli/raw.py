@@ -4,24 +4,25 @@ Whatever had to be guessed or repaired is said in the notes; a file that gives n
 """
 
 import math
+import struct
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import cv2
 import numpy as np
 import rawpy
 from numpy.typing import NDArray
 
-from hdrcli.codecs import _ifd, _shading
+from hdrcli.codecs import _ifd, _opencv, _shading
 from hdrcli.codecs._rawexif import EXPOSURE_TIME, F_NUMBER, FOCAL_LENGTH, ISO, MAKE, collect, tiff_part
 from hdrcli.codecs.dng import PATTERNS
 from hdrcli.color import Float32, Float64
 from hdrcli.errors import ReadError
-from hdrcli.files import existing
+from hdrcli.files import content
 from hdrcli.image import Metadata
 from hdrcli.libraw import RECOPY, opened
+from hdrcli.limits import check_size
 from hdrcli.rawtypes import SUFFIXES
 from hdrcli.sensor import Mosaic, align, clip_levels, from_xyz, grey_world
 
@@ -47,7 +48,7 @@ def read(source: Path | bytes, *, name: str = "", balance: Balance = "camera", s
     the Zurich RAW to RGB data set stores mosaics (RGGB, 10-bit scale). Sensors that are not Bayer ones are demosaiced
     by LibRaw and sampled again. Raises ReadError.
     """
-    data = source if isinstance(source, bytes) else _bytes_of(source)
+    data = source if isinstance(source, bytes) else content(source)
     label = name or ("-" if isinstance(source, bytes) else source.name)
     if not data:
         raise ReadError(f"{label} is empty", hint=RECOPY)
@@ -56,19 +57,10 @@ def read(source: Path | bytes, *, name: str = "", balance: Balance = "camera", s
     return replace(mosaic, meta=replace(mosaic.meta, source=label))
 
 
-def _bytes_of(path: Path) -> bytes:
-    try:
-        return existing(path).read_bytes()
-    except OSError as error:
-        raise ReadError(
-            f"{path} cannot be read: {error.strerror}", hint="check its permissions and the disk"
-        ) from error
-
-
 def _from_png(data: bytes, label: str, sensor: Feed) -> Mosaic:
-    counts = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if counts is None:
-        raise ReadError(f"{label} is a damaged PNG file", hint=RECOPY)
+    width, height = struct.unpack_from(">II", data.ljust(24, b"\0"), 16)
+    check_size(width, height, label)
+    counts = _opencv.decode(data, label)
     if counts.ndim != 2 or min(counts.shape) < 2:
         raise ReadError(f"{label} is a finished PNG picture, not a camera RAW file", hint="use hdr expand")
     if sensor != "native":

@@ -2,12 +2,16 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
+from typing import Any
 
 import pytest
 
-from hdrcli.batch import Outcome, run
+from hdrcli import batch
+from hdrcli.batch import Check, Outcome
 from hdrcli.errors import HdrError
 from hdrcli.files import Job
 
@@ -16,6 +20,33 @@ JOBS = [Job(Path(f"{n}.jpg"), Path(f"{n}.exr")) for n in range(12)]
 
 def written(job: Job, value: int) -> Outcome:
     return Outcome(job=job, status="written", width=value)
+
+
+@dataclass
+class Functions:
+    """Stages made of plain functions."""
+
+    decoded: Callable[[Job], int]
+    processed: Callable[[Job, int], int]
+    encoded: Callable[[Job, int], Outcome]
+    skip: Callable[[Job], bool] = lambda job: False
+
+    def skipped(self, job: Job) -> list[Outcome]:
+        return [Outcome(job=job, status="skipped")] if self.skip(job) else []
+
+    def decode(self, job: Job) -> int:
+        return self.decoded(job)
+
+    def process(self, job: Job, decoded: int, check: Check) -> int:
+        return self.processed(job, decoded)
+
+    def encode(self, job: Job, processed: int) -> list[Outcome]:
+        return [self.encoded(job, processed)]
+
+
+def run(jobs: list[Job], *functions: Any, workers: int, stopped: Event | None = None, **more: Any) -> Iterator[Outcome]:
+    for outcomes in batch.run(jobs, Functions(*functions, **more), workers=workers, stopped=stopped or Event()):
+        yield from outcomes
 
 
 def number(job: Job) -> int:
@@ -154,3 +185,47 @@ def test_interruption_finishes_what_is_past_the_device_and_drops_the_rest() -> N
     count = len(begun)
     time.sleep(0.2)
     assert len(begun) == count < len(JOBS), "work went on after the end"
+
+
+def test_a_run_that_is_stopped_tells_all_that_was_finished() -> None:
+    stopped = Event()
+    encoded: list[int] = []
+
+    def process(job: Job, value: int) -> int:
+        if value == 4:
+            stopped.set()
+        return value
+
+    def encode(job: Job, value: int) -> Outcome:
+        encoded.append(value)
+        return written(job, value)
+
+    told = [outcome.width for outcome in run(JOBS, number, process, encode, workers=3, stopped=stopped)]
+    assert told == sorted(encoded)
+    assert 4 in told
+    assert len(told) < len(JOBS)
+
+
+def test_a_picture_is_dropped_at_its_next_check_and_one_that_fails_then_is_not_told() -> None:
+    stopped = Event()
+    begun, tiles = Event(), []
+
+    class Stages(Functions):
+        def process(self, job: Job, decoded: int, check: Check) -> int:
+            for tile in range(100):
+                tiles.append(tile)
+                check()
+                begun.set()
+                stopped.wait()
+            return decoded
+
+    def decode(job: Job) -> int:
+        if number(job) > 0:
+            begun.wait()
+            stopped.set()
+            raise HdrError("its decoder was ended")
+        return 0
+
+    stages = Stages(decode, number, written)
+    assert list(batch.run(JOBS[:2], stages, workers=2, stopped=stopped)) == []
+    assert tiles == [0, 1]

@@ -20,7 +20,6 @@ from hdrcli import cards, codecs, files
 from hdrcli.cli import develop as develop_command
 from hdrcli.cli import expand as expand_command
 from hdrcli.cli import main as entry
-from hdrcli.cli.convert import ULTRA_HDR
 from hdrcli.image import Image, Transfer
 from hdrcli.tonemap import OPERATORS
 
@@ -443,7 +442,7 @@ def test_looks_and_formats_of_the_command_line_are_those_of_the_tables() -> None
     assert {look.value for look in develop_command.Look} == set(OPERATORS)
     for command, transfer in ((develop_command, Transfer.SRGB), (expand_command, Transfer.LINEAR)):
         for name in command.FORMATS:
-            row = codecs.FORMATS["jpg" if name == ULTRA_HDR else name]
+            row = codecs.FORMATS["jpg" if name == codecs.ULTRA_HDR else name]
             assert row.writes
             assert row.holds == transfer or (row.light and transfer == Transfer.LINEAR)
 

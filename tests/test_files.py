@@ -1,7 +1,7 @@
 """The plan of a run: which file becomes which, and what is refused before any work; whole writes or none."""
 
 import os
-import time
+import sys
 from pathlib import Path
 
 import pytest
@@ -138,7 +138,7 @@ def test_no_plan_writes_one_file_twice_or_an_input(names: list[str]) -> None:
 
 
 def test_list_of_paths() -> None:
-    assert files.read_list("a b.jpg\n\n c.jpg\r\n") == ["a b.jpg", " c.jpg"]
+    assert files.read_list(b"a b.jpg\n\n c.jpg\r\n") == ["a b.jpg", " c.jpg"]
 
 
 def test_write_is_seen_only_when_whole() -> None:
@@ -169,13 +169,44 @@ def test_place_that_cannot_be_written_is_an_error_for_people() -> None:
         part.write_bytes(b"")
 
 
-def test_stale_parts_are_swept_and_fresh_ones_kept() -> None:
-    touch(".hdrcli-part-old.exr", ".hdrcli-part-new.exr", "old.exr")
-    long_ago = time.time() - 2 * 86400
-    for name in (".hdrcli-part-old.exr", "old.exr"):
-        os.utime(name, (long_ago, long_ago))
-    files.sweep([Path(), Path("missing")])
-    assert names() == [".hdrcli-part-new.exr", "old.exr"]
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no locks that end with their process")
+def test_parts_of_killed_runs_are_swept_and_those_in_use_kept() -> None:
+    touch(".hdrcli-part-killed.exr", "old.exr")
+    with files.atomic_write(Path("new.exr")) as part:
+        part.write_bytes(b"half")
+        files.sweep([Path(), Path("missing")])
+        assert names() == [part.name, "old.exr"]
+    files.sweep([Path()])
+    assert names() == ["new.exr", "old.exr"]
+
+
+def test_a_folder_with_the_name_of_an_output_is_an_error_for_people() -> None:
+    touch("x.exr/inside")
+    with pytest.raises(WriteError, match=r"x\.exr: it is a folder"), files.atomic_write(Path("x.exr")):
+        pytest.fail("there was nothing to write to")
+
+
+ODD_NAMES = ["a b.jpg", "näht ☂.jpg", "a\nb.jpg", "a\r.jpg ", "\u2028.jpg", os.fsdecode(b"\xff\xfe.jpg"), "'$(x).jpg"]
+
+
+@pytest.mark.parametrize("null", [False, True])
+@pytest.mark.parametrize("names", [ODD_NAMES, ODD_NAMES[:2], ["a\n.jpg"], [" .jpg"], []])
+def test_lists_give_back_every_name(names: list[str], null: bool) -> None:
+    files.write_list(Path("list"), names, null=null)
+    assert files.read_list(Path("list").read_bytes(), null=null) == names
+    assert files.read_list(Path("list").read_bytes()) == names, "zero bytes are seen without being told"
+
+
+def test_lists_from_other_programs() -> None:
+    assert files.read_list(b"\xef\xbb\xbfa.jpg\r\nb.jpg\r\n") == ["a.jpg", "b.jpg"]
+    assert files.read_list(b"a\nb", null=True) == ["a\nb"]
+
+
+def test_a_listed_job_goes_to_the_same_place_again() -> None:
+    touch("in/deep/a.jpg", "in/b.jpg", "in/deep/er/c.jpg")
+    settings = {"out": "out", "recursive": True, "suffix": "_hdr", "extension": ".exr", "accepts": lambda path: True}
+    jobs = files.plan(["in"], **settings)
+    assert files.plan([files.listed(job) for job in jobs], **settings) == jobs
 
 
 def test_existing_says_what_is_wrong() -> None:
@@ -185,6 +216,11 @@ def test_existing_says_what_is_wrong() -> None:
         files.existing(Path("folder"))
     with pytest.raises(ReadError, match="does not exist"):
         files.existing(Path("nothing"))
+    Path("link").symlink_to("gone")
+    with pytest.raises(ReadError, match="link to gone, does not exist"):
+        files.existing(Path("link"))
+    with pytest.raises(ReadError, match="cannot be read"):
+        files.existing(Path("x" * 5000))
 
 
 def test_stream_is_the_dash() -> None:

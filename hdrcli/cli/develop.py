@@ -1,18 +1,15 @@
 """`hdr develop`: RAW files to finished pictures."""
 
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from hdrcli.cli.convert import ULTRA_HDR, carry_out, plan, studied_sources
+from hdrcli.cli.convert import carry_out, plan, studied_sources
 from hdrcli.cli.options import Ev, ModelName, Shared, with_shared
 from hdrcli.errors import UsageError
-
-if TYPE_CHECKING:
-    from hdrcli.sensor import Mosaic
-    from hdrcli.tasks.common import Made
 
 FORMATS = ("jpg", "png", "tif", "webp", "avif", "jxl")
 SUFFIX = "_developed"
@@ -90,24 +87,23 @@ def develop(
         raise UsageError(f"16 bits do not fit into {chosen[0]}", hint="use --format png or tif")
     if hdr and "jpg" not in chosen:
         raise UsageError(f"--hdr is for JPEG, not for {chosen[0]}", hint="add --format jpg")
-    chosen = [ULTRA_HDR if hdr and name == "jpg" else name for name in chosen]
-    from hdrcli import raw
-    from hdrcli.tasks.common import model_for
-    from hdrcli.tasks.develop import check_settings, clip_of, develop_mosaic
+    chosen = [codecs.ULTRA_HDR if hdr and name == "jpg" else name for name in chosen]
+    with shared.decoders(warm="hdrcli.raw") as decoders:
+        from hdrcli.tasks.common import model_for
+        from hdrcli.tasks.convert import read
+        from hdrcli.tasks.develop import Development, check_settings, clip_of
 
-    ready = model_for("develop", model)
-    check_settings(ready, ev, look)
-    if hdr and ready.spec.gives != "linear":
-        raise UsageError(f"{ready.card.name} gives finished pictures, and no light for --hdr", hint="leave --hdr out")
-
-    def decode(source: Path | bytes) -> "Mosaic":
-        return raw.read(source, balance=wb.value, sensor=sensor.value)
-
-    studied = [decode(source) for source in studied_sources(jobs)] if sequence else []
-    clip = clip_of(studied, wb.value, look) if studied else None
-
-    def process(mosaic: "Mosaic") -> "Made":
-        return develop_mosaic(ready, mosaic, feed=sensor.value, ev=ev, look=look, clip=clip, compute=shared.compute())
-
-    options = codecs.WriteOptions(quality=quality, bits=int(bits), metadata=not shared.no_metadata)
-    carry_out(shared, jobs, ready, decode, process, formats=chosen, options=options)
+        ready = model_for("develop", model)
+        check_settings(ready, ev, look)
+        if hdr and ready.spec.gives != "linear":
+            raise UsageError(
+                f"{ready.card.name} gives finished pictures, and no light for --hdr", hint="leave --hdr out"
+            )
+        way = Development(
+            model=ready, sensor=sensor.value, balance=wb.value, ev=ev, look=look, compute=shared.compute()
+        )
+        if sequence:
+            studied = [read(decoders, way.reader, source) for source in studied_sources(jobs)]
+            way = replace(way, clip=clip_of(studied, wb.value, look))
+        options = codecs.WriteOptions(quality=quality, bits=int(bits), metadata=not shared.no_metadata)
+        carry_out(shared, jobs, way, decoders, formats=chosen, options=options)

@@ -2,20 +2,12 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from hdrcli.cli.convert import carry_out, plan, studied_sources
 from hdrcli.cli.options import Ev, ModelName, Shared, with_shared
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from hdrcli.files import Job
-    from hdrcli.image import Image
-    from hdrcli.tasks.common import Made
-    from hdrcli.zoo import Model
 
 FORMATS = ("exr", "hdr", "uhdr", "avif", "jxl", "png", "tif")
 SUFFIX = "_hdr"
@@ -80,40 +72,29 @@ def expand(
         return name is not None and codecs.FORMATS[name].holds == Transfer.SRGB
 
     jobs, chosen = plan(shared, suffix=SUFFIX, formats=FORMATS, names=formats, accepts=accepts)
-    from hdrcli.tasks.common import model_for
-    from hdrcli.tasks.expand import check_settings, expand_image, require_encoded
+    with shared.decoders(warm=codecs.module_for(jobs[0].source)) as decoders:
+        from hdrcli.tasks.common import model_for
+        from hdrcli.tasks.convert import read
+        from hdrcli.tasks.expand import Expansion, check_settings
 
-    check_settings(gamma, scaling, ev, white_nits)
-    ready = model_for("expand", model)
-
-    if sequence:
-        ready = _steady(ready, jobs, gamma, scaling)
-
-    def decode(source: Path | bytes) -> "Image":
-        return require_encoded(codecs.read(source))
-
-    def process(image: "Image") -> "Made":
-        return expand_image(
-            ready, image, gamma=gamma, scaling=scaling, ev=ev, white_nits=white_nits, compute=shared.compute()
+        check_settings(gamma, scaling, ev, white_nits)
+        way = Expansion(
+            model=model_for("expand", model),
+            gamma=gamma,
+            scaling=scaling,
+            ev=ev,
+            white_nits=white_nits,
+            compute=shared.compute(),
         )
-
-    options = codecs.WriteOptions(
-        half=half,
-        pq=pq,
-        compression=compression.value,
-        metadata=not shared.no_metadata,
-        map_step=map_step,
-        map_channels=3 if gain_map is GainMap.RGB else 1,
-        map_xmp=xmp,
-    )
-    carry_out(shared, jobs, ready, decode, process, formats=chosen, options=options)
-
-
-def _steady(model: "Model", jobs: "Sequence[Job]", gamma: float, scaling: float) -> "Model":
-    """The model with what holds for the whole clip, found from some of its frames."""
-    from hdrcli import codecs
-    from hdrcli.tasks.expand import feed, require_encoded
-    from hdrcli.tasks.sequence import steady
-
-    frames = [require_encoded(codecs.read(source)) for source in studied_sources(jobs)]
-    return steady(model, [feed(frame, gamma, scaling) for frame in frames])
+        if sequence:
+            way = way.steady([read(decoders, way.reader, source) for source in studied_sources(jobs)])
+        options = codecs.WriteOptions(
+            half=half,
+            pq=pq,
+            compression=compression.value,
+            metadata=not shared.no_metadata,
+            map_step=map_step,
+            map_channels=3 if gain_map is GainMap.RGB else 1,
+            map_xmp=xmp,
+        )
+        carry_out(shared, jobs, way, decoders, formats=chosen, options=options)

@@ -1,7 +1,7 @@
 """The options that develop and expand share, each defined once, and what they mean together."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from functools import wraps
@@ -12,10 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from hdrcli import files
-from hdrcli.errors import ReadError, UsageError
+from hdrcli.errors import UsageError
+from hdrcli.limits import MOST_PIXELS
 
 if TYPE_CHECKING:
     from hdrcli.infer import Compute
+    from hdrcli.isolation import Decoders
+
+STREAM = str(files.STREAM)
 
 _FILES = {"rich_help_panel": "Files"}
 _RUN = {"rich_help_panel": "How it runs"}
@@ -41,7 +45,8 @@ class Shared:
     """The options that develop and expand share, as they were given."""
 
     inputs: Annotated[
-        list[str] | None, typer.Argument(metavar="INPUT", help="Files, folders, or - for standard input.")
+        list[str] | None,
+        typer.Argument(metavar="INPUT", help="Files, folders, @FILE for a list of them, or - for standard input."),
     ] = None
     out: Annotated[
         str | None,
@@ -53,12 +58,22 @@ class Shared:
         str | None,
         typer.Option(metavar="FILE", help="Take inputs from a list, one path a line; - for stdin.", **_FILES),
     ] = None
+    null: Annotated[
+        bool, typer.Option("-0", "--null", help="Paths in lists end in a zero byte, as of find -print0.", **_FILES)
+    ] = False
     recursive: Annotated[bool, typer.Option("-r", "--recursive", help="Search sub-folders.", **_FILES)] = False
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that are there.", **_FILES)] = False
     preview: Annotated[
         bool, typer.Option("--preview", help="Also write OUT_preview.png, for any screen.", **_FILES)
     ] = False
     no_metadata: Annotated[bool, typer.Option("--no-metadata", help="Leave EXIF and the like out.", **_FILES)] = False
+    max_pixels: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Refuse larger inputs by what their headers claim.", **_FILES)
+    ] = MOST_PIXELS
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first file that fails.", **_RUN)] = False
+    max_failures: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Stop once N files have failed.", **_RUN)
+    ] = None
     jobs: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Files read and written side by side.", **_RUN)
     ] = None
@@ -71,6 +86,14 @@ class Shared:
     ] = None
     batch: Annotated[int, typer.Option(min=1, metavar="N", help="Tiles that run together.", **_RUN)] = 1
     json: Annotated[bool, typer.Option("--json", help="One JSON object per file on stdout.", **_REPORT)] = False
+    list_failed: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write the inputs that failed, for a retry with @FILE; with zero bytes where a name holds a line end.",
+            **_REPORT,
+        ),
+    ] = None
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Say only what failed.", **_REPORT)] = False
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say what is done to each file.", **_REPORT)] = False
 
@@ -79,23 +102,35 @@ class Shared:
 
         return Compute(device=self.device, precision=self.precision.value, tile=self.tile, batch=self.batch)
 
+    def decoders(self, warm: str) -> "Decoders":
+        """Processes that read the inputs; the first is started, and imports a module, while other things are done."""
+        from hdrcli.isolation import Decoders, Limits
+
+        return Decoders(Limits(pixels=self.max_pixels), warm=[warm])
+
+    def enough(self, failures: int) -> bool:
+        """Whether the run is to stop after so many failures."""
+        most = 1 if self.fail_fast else self.max_failures
+        return most is not None and failures >= most
+
     def input_names(self) -> list[str]:
-        """The inputs, those of the list included; standard input where none is named and something is piped in."""
-        names = [frame for name in [*(self.inputs or []), *self._listed()] for frame in files.frames(name)]
-        if names or self.files_from is not None:
+        """The inputs, those of lists included; standard input where none is named and something is piped in."""
+        lists = [name[1:] for name in self.inputs or () if name.startswith("@")]
+        lists += [self.files_from] if self.files_from is not None else []
+        named = [name for name in self.inputs or () if not name.startswith("@")]
+        if STREAM in lists and (STREAM in named or lists.count(STREAM) > 1):
+            raise UsageError("standard input cannot be both the list and a picture", hint="put the list into a file")
+        names = [frame for name in [*named, *self._listed(lists)] for frame in files.frames(name)]
+        if names or lists:
             return names
         if sys.stdin.isatty():
             raise UsageError("there is no input", hint="name files or folders, or pipe a picture in")
-        return [str(files.STREAM)]
+        return [STREAM]
 
-    def _listed(self) -> list[str]:
-        if self.files_from is None:
-            return []
-        if self.files_from != str(files.STREAM):
-            return files.read_list(_text(Path(self.files_from)))
-        if str(files.STREAM) in (self.inputs or []):
-            raise UsageError("standard input cannot be both the list and a picture", hint="put the list into a file")
-        return files.read_list(sys.stdin.read())
+    def _listed(self, lists: Sequence[str]) -> Iterator[str]:
+        for name in lists:
+            data = sys.stdin.buffer.read() if name == STREAM else files.content(Path(name))
+            yield from files.read_list(data, null=self.null)
 
 
 def with_shared(command: Callable[..., None]) -> Callable[..., None]:
@@ -115,10 +150,3 @@ def with_shared(command: Callable[..., None]) -> Callable[..., None]:
     collected.__signature__ = signature(command).replace(parameters=parameters)  # type: ignore[attr-defined]
     collected.__annotations__ = {p.name: p.annotation for p in parameters}
     return collected
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ReadError(f"the list {path} cannot be read: {error}", hint="give a text file, one path a line") from error

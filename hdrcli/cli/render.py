@@ -23,7 +23,8 @@ def data(text: str) -> None:
 
 def json_line(value: Mapping[str, object] | Sequence[object]) -> None:
     """One JSON value on one line of standard output."""
-    data(json.dumps(value, ensure_ascii=False))
+    text = json.dumps(value, ensure_ascii=False)
+    data(text if text.isprintable() else json.dumps(value))  # names may hold what is no text
 
 
 def failure(error: HdrError) -> None:
@@ -63,7 +64,7 @@ def outcome(outcome: Outcome, *, json: bool, quiet: bool, verbose: bool) -> None
     """Reports on one file: as data where `json`, and to people what they want to know."""
     if json:
         json_line(outcome_record(outcome))
-    source, target = outcome.job
+    source, target, _ = outcome.job
     if outcome.status == "failed":
         failed_file(source, outcome.error, outcome.hint)
         return
@@ -76,14 +77,20 @@ def outcome(outcome: Outcome, *, json: bool, quiet: bool, verbose: bool) -> None
             say(f"note: {source}: {note}")
 
 
-def summary(outcomes: Sequence[Outcome], seconds: float, *, interrupted: bool = False) -> str:
-    """The last line of a run: "3 written, 1 skipped, 1 failed in 12.3 s (lumen on cpu, fp32)"."""
+def summary(outcomes: Sequence[Outcome], seconds: float, *, left: int = 0, interrupted: bool = False) -> str:
+    """The last line of a run: "3 written, 1 skipped, 1 failed in 12.3 s (lumen on cpu, fp32)".
+
+    left: inputs without an outcome, where the run was stopped.
+    """
     counts = Counter(outcome.status for outcome in outcomes)
     parts = [f"{counts[status]} {status}" for status in ("written", "skipped", "failed") if counts[status]]
     text = f"{', '.join(parts) or 'nothing done'} in {seconds:.1f} s"
     ways = dict.fromkeys(f"{o.model} on {o.device}, {o.precision}" for o in outcomes if o.status == "written")
     text += f" ({'; '.join(ways)})" if ways else ""
-    return f"interrupted: {text}" if interrupted else text
+    text += f"; {left} left for another run" if left else ""
+    if interrupted:
+        return f"interrupted: {text}"
+    return f"stopped: {text}" if left else text
 
 
 @contextmanager

@@ -9,8 +9,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple, Protocol, cast
 
+from hdrcli import files
 from hdrcli.codecs._sniff import sniff, unreadable
-from hdrcli.errors import MissingExtraError, ReadError, UsageError, WriteError
+from hdrcli.errors import MissingExtraError, UsageError, WriteError
 from hdrcli.image import Image, Transfer
 
 
@@ -38,6 +39,9 @@ FORMATS: dict[str, Format] = {
     "exr": Format((".exr",), "exr", Transfer.LINEAR, 16),
     "hdr": Format((".hdr", ".rgbe", ".pic"), "hdr", Transfer.LINEAR, 8),
 }
+
+
+ULTRA_HDR = "uhdr"  # of outputs: light and the finished picture together, in a JPEG file
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,21 @@ def format_of(name: str | Path) -> str | None:
     return next((format for format, row in FORMATS.items() if suffix in row.suffixes), None)
 
 
+def module_for(name: str | Path) -> str:
+    """The module that reads files with that suffix, JPEG's for unknown ones."""
+    return f"{__name__}.{FORMATS[format_of(name) or 'jpg'].module}"
+
+
+def codec_of(output: str) -> str:
+    """The row of FORMATS that writes outputs of a format: of a row, or ULTRA_HDR."""
+    return "jpg" if output == ULTRA_HDR else output
+
+
+def extension(output: str) -> str:
+    """The ending of outputs of a format, with the dot."""
+    return FORMATS[codec_of(output)].suffixes[0]
+
+
 def read(source: Path | bytes, *, name: str = "") -> Image:
     """Reads a picture, from a file or from the bytes of one, deciding by its content what it is.
 
@@ -82,7 +101,7 @@ def read(source: Path | bytes, *, name: str = "") -> Image:
     Raises ReadError for anything that is not a whole, readable picture.
     """
     name = name or (source.name if isinstance(source, Path) else "-")
-    data = source if isinstance(source, bytes) else _bytes_of(source, name)
+    data = source if isinstance(source, bytes) else files.content(source)
     format = sniff(data)
     if format is None:
         raise unreadable(data, name, FORMATS)
@@ -118,15 +137,6 @@ def _codec(format: str) -> Codec:
             raise
         raise MissingExtraError(
             f"{format} files need the package {error.name}", hint=f"pip install 'hdrcli[{row.extra}]'"
-        ) from error
-
-
-def _bytes_of(path: Path, name: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ReadError(
-            f"{name} cannot be opened: {error.strerror or error}", hint="check the path and its permissions"
         ) from error
 
 

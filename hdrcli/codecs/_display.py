@@ -12,20 +12,10 @@ from hdrcli.color import ADOBE_RGB, BT709, Float32
 from hdrcli.errors import ReadError, WriteError, WrongStateError
 from hdrcli.image import Image, Metadata, Transfer
 
-MOST_PIXELS = 10**9
 ALPHA_DROPPED = "alpha channel dropped"
 
 _ADOBE_GAMMA = 563 / 256  # Adobe RGB (1998) Color Image Encoding, section 4.3.4.2
 _ROWS = 128
-
-
-def check_size(width: int, height: int, name: str) -> None:
-    """ReadError for a picture too large to be meant."""
-    if width * height > MOST_PIXELS:
-        raise ReadError(
-            f"{name} claims {width} x {height} pixels, more than the {MOST_PIXELS:,} that hdr reads",
-            hint="cut the picture into parts first",
-        )
 
 
 def damaged(name: str, why: object) -> ReadError:

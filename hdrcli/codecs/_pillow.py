@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 from PIL.ImageFile import ImageFile
 
-from hdrcli.codecs._display import ALPHA_DROPPED, check_size, damaged
+from hdrcli.codecs._display import ALPHA_DROPPED, damaged
 from hdrcli.errors import ReadError
+from hdrcli.limits import check_size
 
 # What Pillow's decoders raise on damaged files.
 FAULTS = (

@@ -14,6 +14,7 @@ from hdrcli.codecs._quiet import libraries_silent
 from hdrcli.color import BT709, Primaries
 from hdrcli.errors import ReadError, UsageError, WriteError
 from hdrcli.image import Image, Metadata
+from hdrcli.limits import check_size
 
 COMPRESSIONS = {
     "none": OpenEXR.NO_COMPRESSION,
@@ -99,7 +100,7 @@ def _choose(parts: Sequence[Any], name: str) -> tuple[int, tuple[str, ...]]:
     found: list[str] = []
     for index, part in enumerate(parts):
         (left, top), (right, bottom) = part.header["dataWindow"]
-        _display.check_size(int(right) - int(left) + 1, int(bottom) - int(top) + 1, name)
+        check_size(int(right) - int(left) + 1, int(bottom) - int(top) + 1, name)
         try:
             channels = [channel.name for channel in part.header["channels"]]
         except UnicodeDecodeError as error:

@@ -10,11 +10,12 @@ from hdrcli.codecs import WriteOptions, _display, _linear, _opencv
 from hdrcli.color import BT709, Float32, Primaries
 from hdrcli.errors import ReadError
 from hdrcli.image import Image, Metadata
+from hdrcli.limits import check_size
 
 _SMALLEST = np.float32(1e-32)  # what OpenCV takes for black
 _LARGEST = 255 * 2.0**119  # exponents are bytes
 _ROWS = 128  # rows that are worked on at a time, to stay within the processor's cache
-_SIZE = re.compile(rb"([-+])([XY]) +(\d+) +([-+])([XY]) +(\d+)\s*\Z")
+_SIZE = re.compile(rb"([-+])([XY]) +(\d{1,9}) +([-+])([XY]) +(\d{1,9})\s*\Z")
 
 _MADE = re.compile(rb"^(hdr:[\w.-]+)=(.*)$", re.MULTILINE)  # how an earlier run of this program made the picture
 _NUMBER = rb"\s*([-+]?\d*\.?\d+(?:[eE][-+]?\d{1,2})?)"
@@ -30,7 +31,7 @@ def read(data: bytes, name: str) -> Image:
     if b"xyze" in header:
         raise ReadError(f"{name} holds XYZ instead of RGB pixels", hint="convert it with Radiance's ra_xyze -r")
     rows, columns = int(size[3]), int(size[6])
-    _display.check_size(rows, columns, name)
+    check_size(rows, columns, name)
     plain = b"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y %d +X %d\n" % (rows, columns) + pixels
     light = _opencv.decode(plain, name)
     light = light[:: 1 if size[1] == (b"-" if size[2] == b"Y" else b"+") else -1]

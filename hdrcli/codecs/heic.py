@@ -7,6 +7,7 @@ from hdrcli import icc
 from hdrcli.codecs import _display, _exif
 from hdrcli.color import BT709, DISPLAY_P3
 from hdrcli.image import Image
+from hdrcli.limits import check_size
 
 _PRIMARIES = {1: BT709, 12: DISPLAY_P3}  # ITU-T H.273
 
@@ -16,7 +17,7 @@ def read(data: bytes, name: str) -> Image:
     try:
         picture = pillow_heif.open_heif(data, convert_hdr_to_8bit=False)
         width, height = picture.size
-        _display.check_size(width, height, name)
+        check_size(width, height, name)
         samples = np.asarray(picture)
     except (ValueError, OSError, EOFError, SyntaxError, RuntimeError) as error:  # what its decoder raises
         raise _display.damaged(name, error) from error

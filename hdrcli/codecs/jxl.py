@@ -15,6 +15,7 @@ from hdrcli.color import SDR_WHITE
 from hdrcli.errors import ReadError
 from hdrcli.icc import Profile, of_primaries
 from hdrcli.image import Image, Metadata, Transfer
+from hdrcli.limits import check_size
 
 _BARE = b"\xff\x0a"
 _SIGNATURE = b"\0\0\0\x0cJXL \r\n\x87\n"
@@ -28,7 +29,7 @@ def read(data: bytes, name: str) -> Image:
     try:
         exif, xmp = _metadata(data)
         header = _jxlheader.read(_codestream(data))
-        _display.check_size(header.width, header.height, name)
+        check_size(header.width, header.height, name)
         samples = np.asarray(imagecodecs.jpegxl_decode(data, index=0))
     except (ValueError, IndexError, imagecodecs.JpegxlError) as error:
         raise _display.damaged(name, error) from error

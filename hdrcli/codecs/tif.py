@@ -16,6 +16,7 @@ from hdrcli.codecs._quiet import libraries_silent
 from hdrcli.codecs._sniff import raw_given
 from hdrcli.errors import ReadError, WriteError
 from hdrcli.image import Image, Metadata, Transfer
+from hdrcli.limits import check_size
 
 _LONGEST_SIDE = 2**20  # OpenCV
 _LZW, _HORIZONTAL_DIFFERENCES, _FLOAT_DIFFERENCES = 5, 2, 3
@@ -94,7 +95,7 @@ def _check_whole(tags: Directory, data: bytes, name: str) -> None:
     """ReadError where there is no size or pixels lie beyond the end of the file, which decoders would leave black."""
     if not {_WIDTH, _HEIGHT} <= tags.keys():
         raise _display.damaged(name, "it has no size")
-    _display.check_size(_numbers(tags, _WIDTH)[0], _numbers(tags, _HEIGHT)[0], name)
+    check_size(_numbers(tags, _WIDTH)[0], _numbers(tags, _HEIGHT)[0], name)
     offsets, sizes = (_STRIPS, _STRIP_SIZES) if _STRIPS in tags else (_TILES, _TILE_SIZES)
     if offsets not in tags or sizes not in tags:
         raise _display.damaged(name, "it holds no pixels")

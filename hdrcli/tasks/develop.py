@@ -1,13 +1,15 @@
 """develop: a camera's RAW file to a finished picture."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from hdrcli import infer, raw, tonemap, zoo
+from hdrcli.batch import Check, go_on
 from hdrcli.color import SDR_WHITE, Float32, Float64, luminance, srgb_decode
 from hdrcli.errors import UsageError
 from hdrcli.image import Image, Transfer
@@ -52,6 +54,37 @@ def develop(
     return develop_mosaic(ready, mosaic, feed=sensor, ev=ev, look=look, compute=compute or Compute()).image
 
 
+@dataclass(frozen=True, kw_only=True)
+class Development:
+    """All settings of `develop`, for any number of files; see there and `develop_mosaic`."""
+
+    model: zoo.Model
+    sensor: Feed = "canonical"
+    balance: Balance = "camera"
+    ev: float = 0.0
+    look: str | None = None
+    clip: Clip | None = None
+    compute: Compute = field(default_factory=Compute)
+
+    @property
+    def reader(self) -> Callable[..., Mosaic]:
+        """Reads a RAW file, given by its path or as bytes, and its name."""
+        return partial(raw.read, balance=self.balance, sensor=self.sensor)
+
+    def make(self, decoded: Mosaic, check: Check = go_on) -> Made:
+        """Develops a mosaic; `check` is called before each tile, and may raise."""
+        return develop_mosaic(
+            self.model,
+            decoded,
+            feed=self.sensor,
+            ev=self.ev,
+            look=self.look,
+            clip=self.clip,
+            compute=self.compute,
+            check=check,
+        )
+
+
 def develop_mosaic(
     model: zoo.Model,
     mosaic: Mosaic,
@@ -61,13 +94,14 @@ def develop_mosaic(
     look: str | None = None,
     clip: Clip | None = None,
     compute: Compute,
+    check: Check = go_on,
 ) -> Made:
     """Feeds a mosaic to `model` and finishes what it gives.
 
     ev: exposure in stops, applied to the sensor's light. look: the tone-mapping operator for models that give linear
     light, one of `tonemap.OPERATORS`, None for the fusion. clip: what holds for all frames of a clip, if it is one.
-    The partner of the picture is its light, where the model gives that. UsageError for a look with a model that has
-    its own.
+    check: called before each tile, may raise. The partner of the picture is its light, where the model gives that.
+    UsageError for a look with a model that has its own.
     """
     check_settings(model, ev, look)
     look = look or DEFAULT_LOOK
@@ -82,7 +116,7 @@ def develop_mosaic(
     else:
         held = replace(mosaic, balance=clip.balance) if clip.balance is not None else mosaic
         planes = camera_linear(held) * np.float32(clip.gain * 2.0**ev)
-    result = infer.run(model.network, planes, compute)
+    result = infer.run(model.network, planes, compute, check)
     picture = upright(result.pixels, mosaic)
     linear = model.spec.gives == "linear"
     finished: Float32 = tonemap.OPERATORS[look](picture) if linear else np.clip(picture, 0, 1)

@@ -1,16 +1,19 @@
 """expand: an ordinary 8-bit picture to the light of its scene, with what the camera clipped filled in."""
 
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hdrcli import codecs, infer, zoo
+from hdrcli.batch import Check, go_on
 from hdrcli.color import BT709, SDR_WHITE, Float32, apply_matrix, rgb_to_rgb, srgb_decode, srgb_encode
 from hdrcli.errors import ReadError
 from hdrcli.image import Image, Transfer
 from hdrcli.infer import Compute
+from hdrcli.tasks import sequence
 from hdrcli.tasks.common import Made, check_number, model_for, provenance
 from hdrcli.tasks.inspect import clipped_share
 
@@ -43,6 +46,41 @@ def expand(
     ).image
 
 
+@dataclass(frozen=True, kw_only=True)
+class Expansion:
+    """All settings of `expand`, for any number of files; see `expand_image`."""
+
+    model: zoo.Model
+    gamma: float = 1.0
+    scaling: float = 1.0
+    ev: float = 0.0
+    white_nits: float = SDR_WHITE
+    compute: Compute = field(default_factory=Compute)
+
+    @property
+    def reader(self) -> Callable[..., Image]:
+        """Reads a finished picture, given by its path or as bytes, and its name."""
+        return read_encoded
+
+    def steady(self, frames: Sequence[Image]) -> "Expansion":
+        """The same for a clip: with what the model finds in whole pictures found once, from some of its frames."""
+        planes = [feed(frame, self.gamma, self.scaling) for frame in frames]
+        return replace(self, model=sequence.steady(self.model, planes))
+
+    def make(self, decoded: Image, check: Check = go_on) -> Made:
+        """Expands a picture; `check` is called before each tile, and may raise."""
+        return expand_image(
+            self.model,
+            decoded,
+            gamma=self.gamma,
+            scaling=self.scaling,
+            ev=self.ev,
+            white_nits=self.white_nits,
+            compute=self.compute,
+            check=check,
+        )
+
+
 def expand_image(
     model: zoo.Model,
     image: Image,
@@ -52,16 +90,18 @@ def expand_image(
     ev: float = 0.0,
     white_nits: float = SDR_WHITE,
     compute: Compute,
+    check: Check = go_on,
 ) -> Made:
     """y = f(min(1, scaling x)^(1 / gamma))^gamma 2^ev, where f is the model.
 
     gamma: above 1 lifts the picture before the model sees it and deepens the result: more contrast (HDRCNN, 2017).
     scaling: gain on the code values, above 1 clips more. ev: exposure of the result in stops.
     white_nits: luminance in cd/m2 that 1.0 in the result stands for; it changes no number in it.
+    check: called before each tile, may raise.
     """
     check_settings(gamma, scaling, ev, white_nits)
     planes = feed(image, gamma, scaling)
-    result = infer.run(model.network, planes, compute)
+    result = infer.run(model.network, planes, compute, check)
     linear = np.maximum(result.pixels, 0) ** np.float32(gamma) * np.float32(2.0**ev)
     notes = image.meta.notes
     if clipped_share(np.moveaxis(planes ** np.float32(gamma), 0, 2)) == 0:
@@ -93,6 +133,11 @@ def require_encoded(image: Image) -> Image:
             hint="expand takes ordinary pictures, such as JPEG or 8-bit PNG",
         )
     return image
+
+
+def read_encoded(source: Path | bytes, *, name: str = "") -> Image:
+    """Reads a finished picture; ReadError where the file holds linear light."""
+    return require_encoded(codecs.read(source, name=name))
 
 
 def _as_image(source: Path | str | bytes | Image | NDArray[np.generic]) -> Image:

@@ -1,0 +1,142 @@
+"""develop and expand for many files: what happens to each, from its bytes to its outputs."""
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from hdrcli import codecs, files, zoo
+from hdrcli.batch import Check, Outcome, failure
+from hdrcli.codecs import WriteOptions
+from hdrcli.errors import HdrError
+from hdrcli.files import STREAM, Job
+from hdrcli.isolation import Decoders
+from hdrcli.tasks.common import Made
+from hdrcli.tasks.preview import preview
+
+Decoded = TypeVar("Decoded")
+
+
+class Way(Protocol):
+    """How one picture is made by `model`: what `develop` and `expand` differ in."""
+
+    @property
+    def model(self) -> zoo.Model: ...
+
+    @property
+    def reader(self) -> Callable[..., Any]:
+        """Called with a path or bytes, and a `name`; can be pickled."""
+        ...
+
+    def make(self, decoded: Any, check: Check) -> Made: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversion:
+    """The stages of a batch. Each picture is decoded and processed once, whatever the number of formats.
+
+    decoders: processes in which files are read. formats: of the outputs; the job's target is the first, the others lie
+    beside it. overwrite: whether outputs that are there are replaced. preview: whether one is written beside it.
+    """
+
+    way: Way
+    decoders: Decoders
+    formats: Sequence[str]
+    options: WriteOptions
+    overwrite: bool = False
+    preview: bool = False
+
+    def skipped(self, job: Job) -> list[Outcome]:
+        """One outcome for each output, where all are there."""
+        outputs = self._outputs(job)
+        wanted = [*outputs.values(), *([_preview_of(job.target)] if self.preview else [])]
+        if not all(map(self._there, wanted)):
+            return []
+        return [Outcome(job=Job(job.source, target), status="skipped") for target in outputs.values()]
+
+    def decode(self, job: Job) -> Any:
+        """The picture, read in a process of its own; WriteError before that, where no output can be written."""
+        targets = self._outputs(job).values()
+        if all(target.is_dir() for target in targets):
+            files.refuse_folder(job.target)
+        return read(self.decoders, self.way.reader, job.source)
+
+    def process(self, job: Job, decoded: Any, check: Check) -> Made:
+        """The picture through the network."""
+        return self.way.make(decoded, check)
+
+    def encode(self, job: Job, made: Made) -> list[Outcome]:
+        """One outcome for each output."""
+        outcomes = [self._written(Job(job.source, target), made, name) for name, target in self._outputs(job).items()]
+        notes = _write_preview(_preview_of(job.target), made) if self.preview else []
+        outcomes[0] = replace(outcomes[0], notes=(*made.image.meta.notes, *outcomes[0].notes, *notes))
+        return outcomes
+
+    def _outputs(self, job: Job) -> dict[str, Path]:
+        """The output in each format."""
+        further = {name: job.target.with_suffix(codecs.extension(name)) for name in self.formats[1:]}
+        return {self.formats[0]: job.target} | further
+
+    def _there(self, target: Path) -> bool:
+        return not self.overwrite and target != STREAM and target.is_file()
+
+    def _written(self, output: Job, made: Made, name: str) -> Outcome:
+        if self._there(output.target):
+            return Outcome(job=output, status="skipped")
+        try:
+            notes = _write(output.target, lambda path: _encode(made, path, name, self.options))
+        except HdrError as error:
+            return failure(output, error)
+        return Outcome(
+            job=output,
+            status="written",
+            width=made.image.width,
+            height=made.image.height,
+            model=self.way.model.card.name,
+            device=made.result.device,
+            precision=made.result.precision,
+            tiles=made.result.tiles,
+            notes=tuple(notes),
+        )
+
+
+def read(decoders: Decoders, reader: Callable[..., Decoded], source: Path) -> Decoded:
+    """What `reader` makes of a file, or of standard input, in a decoder process."""
+    if source == STREAM:
+        return decoders(reader, sys.stdin.buffer.read(), name="-")
+    files.existing(source)
+    given = source if source.is_file() else files.content(source)  # a pipe may be open in this process alone
+    return decoders(reader, given, name=source.name)
+
+
+def _encode(made: Made, path: Path, name: str, options: WriteOptions) -> list[str]:
+    if name != codecs.ULTRA_HDR:
+        return codecs.write(made.image, path, name, options)
+    assert made.partner is not None, "checked before"
+    light, base = sorted([made.image, made.partner], key=lambda image: image.transfer)  # "linear" comes before "srgb"
+    return codecs.write(light, path, codecs.codec_of(name), replace(options, base=base))
+
+
+def _write(target: Path, write: Callable[[Path], list[str]]) -> list[str]:
+    if target != STREAM:
+        with files.atomic_write(target) as part:
+            return write(part)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "picture"
+        notes = write(path)
+        with path.open("rb") as file:
+            shutil.copyfileobj(file, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+    return notes
+
+
+def _preview_of(target: Path) -> Path:
+    return target.with_name(f"{target.stem}_preview.png")
+
+
+def _write_preview(place: Path, made: Made) -> list[str]:
+    small, note = preview(made.image)
+    return [note, *_write(place, lambda path: codecs.write(small, path, "png", WriteOptions(metadata=False)))]
