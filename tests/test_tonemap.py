@@ -1,11 +1,13 @@
 """Tone-mapping operators: their range, the laws they obey, and numbers worked out by hand."""
 
+import cv2
 import numpy as np
 import pytest
 
 from hdrcli.color import luminance, srgb_decode, srgb_encode
 from hdrcli.tonemap import OPERATORS
 from hdrcli.tonemap.filmic import filmic
+from hdrcli.tonemap.fusion import EXPOSURES, fusion
 from hdrcli.tonemap.reinhard import key_gain, reinhard
 
 
@@ -60,3 +62,18 @@ def test_filmic_by_hand() -> None:
     for value, expected in ((0.0, 0.0), (0.18, curve(0.36) / curve(11.2)), (5.6, 1.0), (50.0, 1.0)):
         found = srgb_decode(filmic(np.full((1, 1, 3), value, np.float32)))
         assert found[0, 0, 0] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("size", [(600, 701), (131, 258), (33, 16), (4, 9)])
+def test_fusion_in_tiles_gives_the_numbers_of_opencv(size: tuple[int, int]) -> None:
+    """A scene of blobs, edges and grain over twelve stops, whole by OpenCV."""
+    random = np.random.default_rng(0)
+    blobs = cv2.resize(random.normal(size=(7, 9, 3)).astype(np.float32), size[::-1], interpolation=cv2.INTER_CUBIC)
+    grain = random.normal(0, 0.1, (*size, 3)).astype(np.float32)
+    linear = (0.18 * 2 ** (2 * blobs + grain)).astype(np.float32)
+    linear[size[0] // 3 :, : size[1] // 2] *= 8
+    brackets = [255 * srgb_encode(np.clip(linear * np.float32(2.0**ev), 0, 1)) for ev in EXPOSURES]
+    expected = np.clip(cv2.createMergeMertens().process(brackets), 0, 1)
+    error = np.abs(fusion(linear) - expected)
+    assert np.sqrt(np.mean(error**2)) < 10 ** (-60 / 20), f"{error.max():.2g} at most"
+    assert np.mean(error < 1e-4) > 0.999
