@@ -119,8 +119,6 @@ def run(
 
 def carry(job: Job, stages: Stages[Decoded, Processed], device: Lock, stopped: Event) -> list[Outcome] | None:
     """All stages of one job; its seconds leave out the wait for the device. None where the run was stopped."""
-    if outcomes := stages.skipped(job):
-        return outcomes
 
     def check() -> None:
         if stopped.is_set():
@@ -128,6 +126,8 @@ def carry(job: Job, stages: Stages[Decoded, Processed], device: Lock, stopped: E
 
     start, waited = perf_counter(), 0.0
     try:
+        if skipped := stages.skipped(job):
+            return skipped
         decoded = stages.decode(job)
         queued = perf_counter()
         with device:

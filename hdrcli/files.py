@@ -11,7 +11,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from hdrcli import remote
 from hdrcli.errors import ReadError, UsageError, WriteError
+from hdrcli.remote import is_remote, place
 
 if sys.platform == "win32":
     fcntl = None
@@ -52,7 +54,7 @@ def plan(
 ) -> list[Job]:
     """Turns the command line's INPUTs and OUT into jobs, and refuses whatever would overwrite by surprise.
 
-    inputs: files, folders, glob patterns a shell left alone, "-" for standard input.
+    inputs: files, folders, glob patterns a shell left alone, "-" for standard input; paths or URLs.
     out: a folder, a file when there is one input, "-" for standard output, None for beside the inputs.
     suffix: added to the stem of an output that lies beside its input. extension: of the outputs, with the dot.
     accepts: whether a file met in a folder is an input. extensions: those that make OUT a file, not a folder.
@@ -74,7 +76,7 @@ def frames(name: str) -> list[str]:
 
     Raises UsageError where there is none of them.
     """
-    path = Path(name)
+    path = place(name)
     number = re.search(r"%(?:0(\d+))?d", path.name)
     if number is None or _is_there(path):
         return [name]
@@ -106,42 +108,54 @@ def listed(job: Job) -> str:
     """The source of a job as a name that, given as an input, leads to the same output: `root/./path/under/it`."""
     if job.root is None or job.root == job.source.parent:
         return str(job.source)
-    return os.path.join(job.root, ".", job.source.relative_to(job.root))  # noqa: PTH118  # Path drops the dot
+    parts = job.source.relative_to(job.root).parts
+    return _mark(job.source).join([str(job.root).rstrip("/"), "/".join(parts)])
 
 
 @contextmanager
 def atomic_write(target: Path) -> Iterator[Path]:
     """Gives a temporary path beside `target` to write to and renames it at the end; on any error nothing is left.
 
-    Missing folders are made. OSError, also from the writing inside, becomes WriteError.
+    Missing folders are made. For a URL the path is a local one, whose content is sent at the end. OSError, also from
+    the writing inside, becomes WriteError.
     """
-    try:
-        refuse_folder(target)
+    refuse_folder(target)
+    with _writable(target):
+        if is_remote(target):
+            with remote.put(target, _part_name(target)) as part:
+                yield part
+            return
         target.parent.mkdir(parents=True, exist_ok=True)
         with _part(target) as part:
             yield part
             with part.open("rb+") as written:
                 os.fsync(written.fileno())
             part.replace(target)
-    except OSError as error:
-        raise WriteError(
-            f"cannot write {target}: {error.strerror or error}",
-            hint="check that the folder can be written to and that the disk is not full",
-        ) from error
+
+
+def is_written(target: Path) -> bool:
+    """Whether an output is there; WriteError where that cannot be found out."""
+    with _writable(target):
+        return target.is_file()
 
 
 def refuse_folder(target: Path) -> None:
     """WriteError where an output's name is that of a folder."""
-    if target.is_dir():
+    with _writable(target):
+        taken = target.is_dir()
+    if taken:
         raise WriteError(f"cannot write {target}: it is a folder", hint="move it away, or give another place with -o")
 
 
 def sweep(folders: Iterable[Path]) -> None:
     """Removes temporary files that killed runs left in `folders`, and none of a run that goes on.
 
-    Where the system has no locks that end with their process, only those that are a day old.
+    Where there are no locks that end with their process, as for URLs, only those that are a day old.
     """
     for folder in folders:
+        if is_remote(folder):
+            remote.sweep(folder, _PART, _STALE_AFTER)
+            continue
         for part in folder.glob(f"{_PART}*"):
             with suppress(OSError), part.open("rb+") as file:
                 if fcntl:
@@ -167,7 +181,7 @@ def _part(target: Path) -> Iterator[Path]:
 def _claimed(target: Path) -> tuple[Path, int | None]:
     """The path, and the file descriptor that holds the lock where the system has such locks."""
     while True:
-        part = target.parent / f"{_PART}{secrets.token_hex(6)}{target.suffix}"
+        part = target.parent / _part_name(target)
         if not fcntl:
             return part, None
         lock = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
@@ -176,6 +190,17 @@ def _claimed(target: Path) -> tuple[Path, int | None]:
         if part.exists() and os.path.samestat(os.fstat(lock), part.stat()):
             return part, lock
         os.close(lock)  # the sweep of another run came between
+
+
+def _part_name(target: Path) -> str:
+    return f"{_PART}{secrets.token_hex(6)}{target.suffix}"
+
+
+def openable(source: Path) -> Path | bytes:
+    """What another process can read: the path of a file, the bytes of a pipe or a URL; otherwise ReadError."""
+    if is_remote(source) or not existing(source).is_file():
+        return content(source)
+    return source
 
 
 def existing(source: Path) -> Path:
@@ -188,8 +213,9 @@ def existing(source: Path) -> Path:
 
 
 def content(source: Path) -> bytes:
-    """The bytes of a file or pipe; otherwise ReadError."""
-    existing(source)
+    """The bytes of a file, a pipe or a URL; otherwise ReadError."""
+    if not is_remote(source):
+        existing(source)
     with _readable(source):
         return source.read_bytes()
 
@@ -198,7 +224,8 @@ def content(source: Path) -> bytes:
 def _readable(source: Path) -> Iterator[None]:
     """OSError inside becomes ReadError."""
     try:
-        yield
+        with remote.os_errors():
+            yield
     except FileNotFoundError as error:
         broken = f", a link to {source.readlink()}," if source.is_symlink() else ""
         raise ReadError(f"{source}{broken} does not exist", hint="check the path and its spelling") from error
@@ -208,9 +235,22 @@ def _readable(source: Path) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def _writable(target: Path) -> Iterator[None]:
+    """OSError inside becomes WriteError."""
+    try:
+        with remote.os_errors():
+            yield
+    except OSError as error:
+        raise WriteError(
+            f"cannot write {target}: {error.strerror or error}",
+            hint="check that the folder can be written to and that the disk is not full",
+        ) from error
+
+
 def _find(inputs: Sequence[str], recursive: bool, accepts: Callable[[Path], bool]) -> Iterator[_Found]:
     for name in inputs:
-        path = Path(name)
+        path = place(name)
         if path == STREAM:
             yield _Found(STREAM, Path())
         elif _is_dir(path):
@@ -218,11 +258,20 @@ def _find(inputs: Sequence[str], recursive: bool, accepts: Callable[[Path], bool
         elif not _is_there(path) and (matches := _glob(name)):
             yield from _find(matches, recursive, accepts)
         else:
-            root, marked, _ = name.rpartition(f"{os.sep}.{os.sep}")  # as rsync marks where a tree begins
-            yield _Found(path, Path(root) if marked else path.parent)
+            root, marked, rest = name.rpartition(_mark(path))
+            yield _Found(place(root) / rest, place(root)) if marked else _Found(path, path.parent)
+
+
+def _mark(path: Path) -> str:
+    """What stands in the names of files where a tree begins, as for rsync."""
+    return "/./" if is_remote(path) else f"{os.sep}.{os.sep}"
 
 
 def _members(folder: Path, recursive: bool) -> Iterator[Path]:
+    if is_remote(folder):
+        with _readable(folder):
+            yield from remote.members(folder, recursive)
+        return
     with _readable(folder):
         members = sorted(folder.iterdir())
     for member in members:
@@ -235,18 +284,28 @@ def _members(folder: Path, recursive: bool) -> Iterator[Path]:
 
 
 def _is_dir(path: Path) -> bool:
+    if is_remote(path):
+        with _readable(path):
+            return remote.is_dir(path)
     return os.path.isdir(path)  # noqa: PTH112  # says no to names that cannot be, too long ones for one, as Path does not
 
 
 def _is_there(path: Path) -> bool:
+    if is_remote(path):
+        with _readable(path):
+            return remote.is_there(path)
     return os.path.exists(path)  # noqa: PTH110
 
 
 def _glob(pattern: str) -> list[str]:
-    path = Path(pattern)
+    path = place(pattern)
+    if not any(c in pattern for c in "*?["):
+        return []
+    if is_remote(path):
+        with _readable(path):
+            return remote.matches(path)
     anchor = Path(path.anchor)
-    parts = path.relative_to(anchor).as_posix()
-    return sorted(str(match) for match in anchor.glob(parts)) if any(c in pattern for c in "*?[") else []
+    return sorted(str(match) for match in anchor.glob(path.relative_to(anchor).as_posix()))
 
 
 def _own(path: Path, suffix: str) -> bool:
@@ -259,20 +318,22 @@ def _placement(
 ) -> Callable[[_Found], Path]:
     if out is None:
         return lambda item: STREAM if item.path == STREAM else _beside(item.path, suffix, extension)
-    place = Path(out)
-    is_folder = _is_dir(place) or out.endswith(("/", os.sep))
-    if place == STREAM or (place.suffix.lower() in extensions and not is_folder):
+    goal = place(out)
+    if remote.is_read_only(goal):
+        raise UsageError(f"nothing can be written to {out}", hint="give a folder, or the URL of a store, with -o")
+    is_folder = _is_dir(goal) or out.endswith(("/", os.sep))
+    if goal == STREAM or (goal.suffix.lower() in extensions and not is_folder):
         if len(found) > 1:
             raise UsageError(f"{len(found)} inputs do not fit into one output, {out}", hint="give a folder with -o")
-        return lambda item: place
-    if _is_there(place) and not is_folder:
+        return lambda item: goal
+    if _is_there(goal) and not is_folder:
         raise UsageError(f"{out} is a file of a kind that cannot be written", hint="give a folder or another ending")
 
     def inside(item: _Found) -> Path:
         if item.path == STREAM:
-            return place / f"stdin{extension}"
-        folder = place / item.path.parent.relative_to(item.root)
-        if folder.resolve() == item.path.parent.resolve():
+            return goal / f"stdin{extension}"
+        folder = goal.joinpath(*item.path.parent.relative_to(item.root).parts)
+        if _identity(folder) == _identity(item.path.parent):
             return _beside(item.path, suffix, extension)
         return folder / f"{item.path.stem}{extension}"
 
@@ -280,6 +341,8 @@ def _placement(
 
 
 def _beside(path: Path, suffix: str, extension: str) -> Path:
+    if remote.is_read_only(path):
+        raise UsageError(f"nothing can be written beside {path}", hint="give a folder with -o")
     return path.with_name(f"{path.stem}{suffix}{extension}")
 
 
@@ -304,4 +367,4 @@ def _refuse_collisions(jobs: Sequence[Job]) -> None:
 
 
 def _identity(path: Path) -> str:
-    return os.path.normcase(path.resolve())
+    return remote.identity(path) if is_remote(path) else os.path.normcase(path.resolve())

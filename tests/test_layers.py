@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "hdrcli"
 
 ROWS = (
     ("errors",),
+    ("remote",),
     ("color", "files", "limits"),
     ("icc", "image"),
     ("batch", "cards", "codecs", "isolation", "losses", "metrics", "rawtypes", "scene", "sensor", "tiling"),

@@ -6,7 +6,7 @@ Camera raw files are not pictures yet; see `hdrcli.raw`.
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from importlib import import_module
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import NamedTuple, Protocol, cast
 
 from hdrcli import files
@@ -73,7 +73,7 @@ class Codec(Protocol):
 
 def format_of(name: str | Path) -> str | None:
     """The format that a file's suffix stands for, or None."""
-    suffix = Path(name).suffix.lower()
+    suffix = PurePath(str(name)).suffix.lower()
     return next((format for format, row in FORMATS.items() if suffix in row.suffixes), None)
 
 

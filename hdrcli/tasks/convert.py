@@ -81,7 +81,7 @@ class Conversion:
         return {self.formats[0]: job.target} | further
 
     def _there(self, target: Path) -> bool:
-        return not self.overwrite and target != STREAM and target.is_file()
+        return not self.overwrite and target != STREAM and files.is_written(target)
 
     def _written(self, output: Job, made: Made, name: str) -> Outcome:
         if self._there(output.target):
@@ -107,9 +107,7 @@ def read(decoders: Decoders, reader: Callable[..., Decoded], source: Path) -> De
     """What `reader` makes of a file, or of standard input, in a decoder process."""
     if source == STREAM:
         return decoders(reader, sys.stdin.buffer.read(), name="-")
-    files.existing(source)
-    given = source if source.is_file() else files.content(source)  # a pipe may be open in this process alone
-    return decoders(reader, given, name=source.name)
+    return decoders(reader, files.openable(source), name=source.name)
 
 
 def _encode(made: Made, path: Path, name: str, options: WriteOptions) -> list[str]:
