@@ -210,4 +210,4 @@ def test_the_newest_state_of_another_network_is_refused(tmp_path: Path) -> None:
 def test_schedules(schedule: str, rates: list[float]) -> None:
     stage = Stage(name="s", rate=1, schedule=schedule)  # type: ignore[arg-type]
     assert [stage.rate_at(progress, 1000) for progress in (0, 0.5, 1)] == pytest.approx(rates)
-    assert stage.rate_at(0, 0) == pytest.approx(0.01)
+    assert stage.rate_at(0, 0) == pytest.approx(0.02)

@@ -5,7 +5,7 @@ pause between two steps changes it.
 """
 
 import signal
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from itertools import count
 
 import cv2
@@ -56,10 +56,20 @@ def batches(
         worker_init_fn=_begin_worker,
         pin_memory=device.type == "cuda",
     )
-    for batch in loader:
+    for batch in _started(loader):
         if isinstance(batch, HdrError):
             raise batch
         yield {name: _placed(tensor, device) for name, tensor in batch.items()}
+
+
+def _started(loader: DataLoader[Sample | HdrError]) -> Iterator[Batch | HdrError]:
+    """The loader's iterator, its workers running; they are forked while OpenCV has no threads, which forks lose."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(0)
+    try:
+        return iter(loader)
+    finally:
+        cv2.setNumThreads(threads)
 
 
 def _collate(samples: list[Sample | HdrError]) -> Batch | HdrError:
@@ -76,6 +86,5 @@ def _placed(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def _begin_worker(number: int) -> None:
-    """Leaves Ctrl-C to the main process, and the other cores to the other workers."""
+    """Leaves Ctrl-C to the main process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    cv2.setNumThreads(1)

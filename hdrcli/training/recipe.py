@@ -16,7 +16,7 @@ Schedule = Literal["cosine", "step", "constant"]
 Precision = Literal["auto", "fp32", "bf16"]
 
 _FOLDER = Path(__file__).parent / "recipes"
-_WARM_UP = 100  # steps over which the rate of a stage rises
+_WARM_UP = 50  # steps over which the rate of a stage rises
 _STEPS = (0.5, 0.75, 0.9)  # parts of a stage after which the rate of a step schedule is halved
 
 
@@ -39,7 +39,7 @@ class Stage:
     """One part of a training, with an optimizer (AdamW) and a schedule of its own.
 
     share: of the whole time or steps, relative to the other stages. batch: samples per step, over all devices.
-    rate: highest learning rate. decay: of weights, not of biases. schedule: of the rate, after 100 steps of warming up.
+    rate: highest learning rate. decay: of weights, not of biases. schedule: of the rate, after 50 steps of warming up.
     average: decay per step of the averaged weights, which are those validated and kept. clip: largest gradient norm.
     trains: beginnings of the names of the parameters that learn; all where it is empty.
     loss: weights by part. options: what else the network's own training knows, see its module.

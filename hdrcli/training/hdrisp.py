@@ -1,0 +1,119 @@
+"""Training of `hdrisp` from its coarsest level to the finest, as the author does.
+
+Samples are simulated mosaics and the finished pictures of the unclipped scenes, or RAW and picture pairs. Options of a
+stage: level, 4 to 0; size, height and width of the finished picture, multiples of 16; whole, whether views are shrunk
+to that size, so that statistics are those of whole pictures, or cropped.
+"""
+
+from collections.abc import Callable, Mapping
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hdrcli.color import Float32
+from hdrcli.layouts import Kind
+from hdrcli.losses import hellinger, rgb_uv_histogram
+from hdrcli.metrics import pictures
+from hdrcli.metrics.similarity import ms_ssim
+from hdrcli.nets.hdrisp import HdrIsp
+from hdrcli.training import loop, pool, simulate
+from hdrcli.training.course import Batch, Course, Losses, Sample, Scores
+from hdrcli.training.data import Data
+from hdrcli.training.recipe import Recipe, Stage
+
+KINDS: tuple[Kind, ...] = ("scenes",)
+OPTIONS: Mapping[str, object] = {"level": 0, "size": [192, 256], "whole": True}
+LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mse": lambda seen, wanted: (seen - wanted).square().mean(),
+    "l1": lambda seen, wanted: (seen - wanted).abs().mean(),
+    "ms_ssim": lambda seen, wanted: 1 - ms_ssim(seen, wanted, data_range=1.0).mean(),
+    "histogram": lambda seen, wanted: hellinger(rgb_uv_histogram(seen), rgb_uv_histogram(wanted)).mean(),
+}
+VALIDATION = 12  # pictures at most
+
+_CONTRAST, _MIDDLE = 3.8, 0.5  # the line from asinh-coded light to the logit of the finished picture
+
+
+def course(data: Data, recipe: Recipe, budget: loop.Budget, seed: int) -> Course:
+    scenes = pool.read_scenes(data.train)
+    sources = pool.views(scenes, 6, seed) + pool.windows(scenes, 6, seed + 1)
+    held_out = validation(pool.read_scenes(data.val))
+    torch.manual_seed(seed)
+    network = HdrIsp(**recipe.build)
+    begin(network)
+    return Course(
+        network=network,
+        sample=lambda stage, rng: sample(sources, stage, rng),
+        loss=loss,
+        score=lambda network, stage: score(network, stage, held_out),
+    )
+
+
+def begin(network: HdrIsp) -> None:
+    """Lets a network with a skip begin with a bilinear demosaic, brightened by about what the look asks for."""
+    if network.skip is None:
+        return
+    places = torch.arange(6.0)
+    with torch.no_grad():
+        network.skip.weight.zero_()
+        for plane, row, column, channel in ((0, 1, 1, 2), (1, 0, 1, 1), (2, 0, 0, 0), (3, 1, 0, 1)):
+            down, across = ((places - 2 - offset).abs() for offset in (row, column))
+            if channel == 1:
+                kernel = (1 - (down[:, None] + across) * 0.75).clamp(min=0)  # itself, and a quarter to each neighbour
+            else:
+                kernel = (1 - down / 2).clamp(min=0)[:, None] * (1 - across / 2).clamp(min=0)
+            network.skip.weight[plane, channel] = _CONTRAST * kernel
+        network.get_parameter("out.0.conv.weight").mul_(0.1)
+        network.get_parameter("out.0.conv.bias").fill_(-_CONTRAST * _MIDDLE)
+
+
+def sample(sources: list[pool.Float16], stage: Stage, rng: np.random.Generator) -> Sample:
+    """One simulated shot: canonical planes (4, h, w), and the finished picture (3, 2h, 2w) of the unclipped scene."""
+    height, width = stage.options.get("size", OPTIONS["size"])
+    scene = simulate.varied(sources[int(rng.integers(len(sources)))].astype(np.float32), rng)
+    if stage.options.get("whole", OPTIONS["whole"]):
+        scene = np.asarray(cv2.resize(scene, (width, height), interpolation=cv2.INTER_AREA), np.float32)
+    planes, light = simulate.mosaic(scene, rng)
+    target = simulate.finished(light)
+    top, left = (
+        int(rng.integers(0, (side - size) // 2 + 1))
+        for side, size in zip(target.shape[:2], (height, width), strict=True)
+    )
+    planes = planes[:, top : top + height // 2, left : left + width // 2]
+    target = target[2 * top : 2 * top + height, 2 * left : 2 * left + width]
+    return {"planes": np.ascontiguousarray(planes), "target": np.ascontiguousarray(target.transpose(2, 0, 1))}
+
+
+def loss(network: nn.Module, batch: Batch, stage: Stage) -> Losses:
+    """Differences between the picture of a level and the target of its size."""
+    assert isinstance(network, HdrIsp)
+    level = stage.options.get("level", OPTIONS["level"])
+    seen = network.at_level(batch["planes"], level).float()
+    wanted = F.avg_pool2d(batch["target"], 2**level)
+    return {name: LOSSES[name](seen, wanted) for name in stage.loss}
+
+
+def validation(scenes: list[pool.Scene]) -> list[tuple[Float32, Float32]]:
+    """One fixed 10-bit shot of each of some scenes: canonical planes and the finished picture."""
+    rng = np.random.default_rng(2024)
+    step = -(-len(scenes) // VALIDATION)
+    shots = [simulate.mosaic(view.astype(np.float32), rng, bits=10) for view in pool.views(scenes[::step], 1, 7)]
+    return [(planes, simulate.finished(light)) for planes, light in shots]
+
+
+def score(network: nn.Module, stage: Stage, held_out: list[tuple[Float32, Float32]]) -> Scores:
+    """Mean PSNR, SSIM and CIE dE76 of the pictures of the stage's level; `error` is minus the PSNR."""
+    assert isinstance(network, HdrIsp)
+    level = stage.options.get("level", OPTIONS["level"])
+    rows = []
+    for planes, target in held_out:
+        wanted = F.avg_pool2d(torch.from_numpy(target).permute(2, 0, 1)[None], 2**level)[0].permute(1, 2, 0).numpy()
+        with torch.inference_mode():
+            image = torch.from_numpy(planes)[None].to(next(network.parameters()).device)
+            seen = network.at_level(image, level)[0].permute(1, 2, 0).float().cpu().numpy()
+        rows.append((pictures.psnr(seen, wanted), pictures.ssim(seen, wanted), pictures.delta_e76(seen, wanted)))
+    psnr, ssim, delta = (float(value) for value in np.mean(rows, axis=0))
+    return {"psnr": psnr, "ssim": ssim, "dE76": delta, "error": -psnr}

@@ -1,0 +1,104 @@
+"""Training samples from HDR scenes through the virtual camera: more scenes out of one, photographs, mosaics."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from hdrcli import camera, sensor
+from hdrcli.color import LUMINANCE_709, Float32, Float64, luminance
+from hdrcli.tonemap.fusion import fusion
+
+_BRIGHTEST = 60000.0
+_SHARES = (0.01, 0.2)  # of the pixels that clip in a photograph
+_BLOCK = 8  # side of a JPEG block
+_MARGIN = 16  # around a patch while it is photographed: what sharpening and JPEG see of its surroundings
+
+
+def varied(scene: Float32, rng: np.random.Generator) -> Float32:
+    """Another scene out of one: mirrored, zoomed up to 1.6 times, with other hues and saturation, tinted; same size."""
+    if rng.random() < 0.5:
+        scene = scene[:, ::-1]
+    rows, columns = scene.shape[:2]
+    share = rng.uniform(0.6, 1.0)
+    height, width = int(rows * share), int(columns * share)
+    top, left = int(rng.integers(0, rows - height + 1)), int(rng.integers(0, columns - width + 1))
+    cut = np.ascontiguousarray(scene[top : top + height, left : left + width])
+    zoomed = np.asarray(cv2.resize(cut, (columns, rows), interpolation=cv2.INTER_LINEAR), np.float32)
+    matrix = colour_change(rng.normal(0, 8), rng.uniform(0.5, 1.4)) * np.exp(rng.normal(0, 0.1, 3))[:, None]
+    return np.maximum(zoomed @ matrix.T.astype(np.float32), 0)
+
+
+def colour_change(hue: float, saturation: float) -> Float64:
+    """3x3 matrix on linear BT.709 RGB that turns hues by degrees about the grey axis and scales saturation.
+
+    Grey stays as it is, and so does luminance if hues are not turned.
+    """
+    angle = np.radians(hue)
+    axis = np.full((3, 3), 1 / 3)
+    cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
+    turn = np.cos(angle) * np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * axis
+    grey = np.tile(LUMINANCE_709.astype(np.float64), (3, 1))
+    return np.asarray(grey + saturation * (turn - grey @ turn), np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class Photograph:
+    """codes: (H, W, 3) uint8 RGB. light: (H, W, 3) linear, 1.0 where the camera clips. curve: its response."""
+
+    codes: NDArray[np.uint8]
+    light: Float32
+    curve: camera.ResponseCurve
+
+
+def photograph(
+    scene: Float32,
+    rng: np.random.Generator,
+    *,
+    size: int | None = None,
+    kind: camera.Kind | None = None,
+    shares: tuple[float, float] = _SHARES,
+) -> Photograph:
+    """Photographs a scene, exposed so that a random share of it clips, or a square patch of it where much clips.
+
+    size: side of the patch; the whole scene without. kind: of the camera; each as often as the others without.
+    """
+    share = float(np.exp(rng.uniform(np.log(shares[0]), np.log(shares[1]))))
+    light = np.minimum(scene * np.float32(camera.exposure_for(scene[::2, ::2], share)), np.float32(_BRIGHTEST))
+    curve = camera.random_curve(rng)
+    kind = kind or camera.KINDS[rng.integers(len(camera.KINDS))]
+    if size is None:
+        return Photograph(camera.photograph(light, curve, kind, rng), light, curve)
+    top, left = _where_it_clips(light, size, rng)
+    above, before = max(top - _MARGIN, 0), max(left - _MARGIN, 0)
+    outer = np.ascontiguousarray(light[above : top + size + _MARGIN, before : left + size + _MARGIN])
+    rows, columns = slice(top - above, top - above + size), slice(left - before, left - before + size)
+    codes = camera.photograph(outer, curve, kind, rng)
+    return Photograph(np.ascontiguousarray(codes[rows, columns]), outer[rows, columns], curve)
+
+
+def _where_it_clips(light: Float32, size: int, rng: np.random.Generator, least: float = 0.01) -> tuple[int, int]:
+    """Top and left of a patch on the lattice of JPEG blocks, of which at least 1 % clips if a few tries find one."""
+    clipped = light.max(axis=2) >= 1
+    for _ in range(8):
+        top, left = (int(rng.integers(0, (side - size) // _BLOCK + 1)) * _BLOCK for side in clipped.shape)
+        if clipped[top : top + size, left : left + size].mean() >= least:
+            break
+    return top, left
+
+
+def mosaic(scene: Float32, rng: np.random.Generator, *, bits: int | None = None) -> tuple[Float32, Float32]:
+    """What a random sensor records of a scene, 0.1 to 5 % of it clipped, and the scene itself, mid-grey at 0.18.
+
+    scene: (H, W, 3) linear, sides even. Returns (4, H/2, W/2) canonical planes and (H, W, 3) linear light.
+    """
+    share = float(np.exp(rng.uniform(np.log(0.001), np.log(0.05))))
+    recorded = camera.record(scene, camera.random_sensor(rng, bits=bits), share, rng)
+    mean = np.exp(np.mean(np.log(np.maximum(luminance(scene), 1e-6))))
+    return sensor.canonical(recorded), scene * np.float32(sensor.MIDDLE_GREY / mean)
+
+
+def finished(light: Float32) -> Float32:
+    """The finished picture of an unclipped scene, mid-grey at 0.18: exposure fusion in steps of 8 bits, in [0, 1]."""
+    return np.rint(255 * fusion(light)).astype(np.float32) / np.float32(255)
