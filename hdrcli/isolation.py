@@ -283,9 +283,11 @@ def _receive(pipe: IO[bytes]) -> Any:
     return pickle.loads(head, buffers=[_exactly(pipe, size) for size in sizes])
 
 
-def _exactly(pipe: IO[bytes], size: int) -> bytearray:
-    content = bytearray(size)
-    view, place = memoryview(content), 0
+def _exactly(pipe: IO[bytes], size: int) -> memoryview:
+    import numpy as np  # late, as help and lists do not need it
+
+    content = memoryview(np.empty(size, np.uint8))  # in large pages, where the system has them
+    view, place = content, 0
     while place < size:
         count = pipe.readinto(view[place:])  # type: ignore[attr-defined]  # of every binary stream
         if not count:

@@ -173,6 +173,21 @@ def test_the_limit_of_pixels_holds_there(tmp_path: Path) -> None:
         decoders(codecs.read, tmp_path / "a.png", name="a.png")
 
 
+def loaded(module: str, *, name: str) -> bool:
+    return module in sys.modules
+
+
+def test_decoders_never_load_torch(decoders: Decoders) -> None:
+    from hdrcli.tasks.develop import Development
+    from hdrcli.tasks.expand import Expansion
+
+    for way in (Development, Expansion):
+        with pytest.raises(ReadError, match="is empty"):
+            decoders(way(model=None).reader, b"", name="x")  # type: ignore[arg-type]
+    assert not decoders(loaded, "torch", name="x")
+    assert decoders(loaded, "numpy", name="x")
+
+
 def test_decoders_travel_as_their_limits() -> None:
     with Decoders(Limits(pixels=5), warm=["hdrcli.codecs.png"]) as decoders:
         there: Decoders = pickle.loads(pickle.dumps(decoders))

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol, cast
 
 from hdrcli import files
 from hdrcli.codecs._sniff import sniff, unreadable
-from hdrcli.errors import MissingExtraError, UsageError, WriteError
+from hdrcli.errors import MissingExtraError, ReadError, UsageError, WriteError
 from hdrcli.image import Image, Transfer
 
 
@@ -107,6 +107,21 @@ def read(source: Path | bytes, *, name: str = "") -> Image:
         raise unreadable(data, name, FORMATS)
     image = _codec(format).read(data, name)
     return replace(image, meta=replace(image.meta, source=name))
+
+
+def read_encoded(source: Path | bytes, *, name: str = "") -> Image:
+    """`read` for those who want a finished picture; ReadError where the file holds linear light."""
+    return require_encoded(read(source, name=name))
+
+
+def require_encoded(image: Image) -> Image:
+    """The picture itself, unless it is linear light already."""
+    if image.transfer == Transfer.LINEAR:
+        raise ReadError(
+            f"{image.meta.source or 'the picture'} is already HDR: its values are linear light",
+            hint="expand takes ordinary pictures, such as JPEG or 8-bit PNG",
+        )
+    return image
 
 
 def write(image: Image, path: Path, format: str, options: WriteOptions = DEFAULTS) -> list[str]:

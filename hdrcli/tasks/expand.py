@@ -60,7 +60,7 @@ class Expansion:
     @property
     def reader(self) -> Callable[..., Image]:
         """Reads a finished picture, given by its path or as bytes, and its name."""
-        return read_encoded
+        return codecs.read_encoded
 
     def steady(self, frames: Sequence[Image]) -> "Expansion":
         """The same for a clip: with what the model finds in whole pictures found once, from some of its frames."""
@@ -125,21 +125,6 @@ def check_settings(gamma: float, scaling: float, ev: float, white_nits: float) -
     check_number("white_nits", white_nits, above=0)
 
 
-def require_encoded(image: Image) -> Image:
-    """The picture itself, unless it is linear light already."""
-    if image.transfer == Transfer.LINEAR:
-        raise ReadError(
-            f"{image.meta.source or 'the picture'} is already HDR: its values are linear light",
-            hint="expand takes ordinary pictures, such as JPEG or 8-bit PNG",
-        )
-    return image
-
-
-def read_encoded(source: Path | bytes, *, name: str = "") -> Image:
-    """Reads a finished picture; ReadError where the file holds linear light."""
-    return require_encoded(codecs.read(source, name=name))
-
-
 def _as_image(source: Path | str | bytes | Image | NDArray[np.generic]) -> Image:
     if isinstance(source, Image):
         return source
@@ -162,7 +147,7 @@ def _unit_range(array: NDArray[np.generic]) -> Float32:
 
 def _srgb_709(image: Image) -> Float32:
     """Code values in [0, 1] with BT.709 primaries."""
-    pixels = np.clip(require_encoded(image).pixels, 0, 1)
+    pixels = np.clip(codecs.require_encoded(image).pixels, 0, 1)
     if image.primaries == BT709:
         return pixels
     linear = apply_matrix(rgb_to_rgb(image.primaries, BT709), srgb_decode(pixels))
