@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from program import hdr, here, models  # noqa: F401
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

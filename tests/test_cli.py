@@ -1,107 +1,29 @@
 """The command line as its users meet it: words, exit codes, what goes to which stream, what is left on disk."""
 
-import io
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-from standins import save_standin
+from program import write_mosaic, write_picture
 
-from hdrcli import cards, codecs, files
+from hdrcli import codecs, files
 from hdrcli.cli import develop as develop_command
 from hdrcli.cli import expand as expand_command
-from hdrcli.cli import main as entry
-from hdrcli.image import Image, Transfer
+from hdrcli.image import Transfer
 from hdrcli.tonemap import OPERATORS
 
 KEYS = ["source", "target", "status", "seconds", "width", "height"]
 KEYS += ["model", "device", "precision", "tiles", "notes", "error", "hint"]
 
 
-class Done(NamedTuple):
-    code: int
-    out: bytes
-    err: str
-
-    @property
-    def records(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.out.decode().splitlines()]
-
-
-class Stream(io.TextIOWrapper):
-    """A standard stream in memory, with the bytes below it."""
-
-    def __init__(self, data: bytes = b"") -> None:
-        super().__init__(io.BytesIO(data), encoding="utf-8", write_through=True)
-
-    def bytes(self) -> bytes:
-        raw = self.buffer
-        assert isinstance(raw, io.BytesIO)
-        return raw.getvalue()
-
-
-@pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tiny models with random weights under the names of the default ones."""
-    folder = tmp_path_factory.mktemp("models")
-    for name in ("lumen", "lumenraw"):
-        save_standin(name, folder)
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setenv(cards.FOLDER_VARIABLE, str(models))
-    monkeypatch.chdir(tmp_path)
-    yield tmp_path
-    left = list(tmp_path.rglob(".hdrcli-part-*"))
-    assert not left, f"temporary files were left behind: {left}"
-
-
-@pytest.fixture
-def hdr(monkeypatch: pytest.MonkeyPatch) -> Any:
-    def call(*arguments: str, stdin: bytes = b"", terminal: bool = False) -> Done:
-        streams = {"stdin": Stream(stdin), "stdout": Stream(), "stderr": Stream()}
-        for name, stream in streams.items():
-            monkeypatch.setattr(sys, name, stream)
-        if terminal:
-            monkeypatch.setattr(streams["stdin"], "isatty", lambda: True)
-        monkeypatch.setattr(sys, "argv", ["hdr", *arguments])
-        code = 0
-        try:
-            entry.main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        return Done(code, streams["stdout"].bytes(), streams["stderr"].bytes().decode())
-
-    return call
-
-
-def write_picture(name: str, *, size: tuple[int, int] = (40, 56), clipped: bool = True) -> Path:
-    path = Path(name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    ramp = np.linspace(0, 1.2 if clipped else 0.9, size[0] * size[1] * 3, dtype=np.float32).clip(0, 1)
-    codecs.write(Image(ramp.reshape(*size, 3), Transfer.SRGB), path, "png")
-    return path
-
-
-def write_mosaic(name: str) -> Path:
-    from hdrcli.codecs import dng
-
-    counts = np.random.default_rng(0).integers(64, 1000, (48, 64), dtype=np.uint16)
-    matrix = np.array([[0.9, -0.2, -0.1], [-0.4, 1.2, 0.2], [-0.1, 0.2, 0.6]])
-    Path(name).parent.mkdir(parents=True, exist_ok=True)
-    dng.write(Path(name), counts, black=64, white=1023, as_shot_neutral=(0.5, 1, 0.6), color_matrix=matrix)
-    return Path(name)
+pytestmark = pytest.mark.usefixtures("here")
 
 
 def test_version_and_help(hdr: Any) -> None:
