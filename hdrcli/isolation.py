@@ -93,6 +93,9 @@ class Decoders:
         for decoder in idle:
             self._dropped(decoder)
 
+    def __del__(self) -> None:
+        self.close()  # of those that a worker of a cluster no longer needs
+
     def __enter__(self) -> Self:
         return self
 

@@ -42,11 +42,17 @@ _EXTRAS = ("emor",)  # settings that an importer may need and a network does not
 
 @dataclass(frozen=True)
 class Model:
-    """A network with its weights, in eval mode on the CPU, and what is known of it."""
+    """A network with its weights, in eval mode on the CPU, and what is known of it.
+
+    To another process it travels as its name and hash, and is opened there anew.
+    """
 
     card: Card
     spec: NetSpec
     network: Network
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopened, (self.card.name, self.card.sha256)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +75,16 @@ class Verification:
 def load(name: str) -> Model:
     """The model called `name`; WeightsError where weights are missing, damaged or of another network."""
     return open_card(find(name))
+
+
+def _reopened(name: str, sha256: str) -> Model:
+    card = find(name)
+    if card.sha256 != sha256:
+        raise WeightsError(
+            f"the weights of {name} are not the same here: SHA-256 {card.sha256[:12]}… instead of {sha256[:12]}…",
+            hint="copy the model to every machine",
+        )
+    return open_card(card)
 
 
 def open_card(card: Card) -> Model:

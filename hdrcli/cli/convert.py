@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Event, Thread
@@ -21,9 +21,10 @@ from hdrcli.errors import UsageError
 from hdrcli.files import STREAM, Job
 
 if TYPE_CHECKING:
+    from hdrcli.cluster import Cluster
     from hdrcli.codecs import WriteOptions
     from hdrcli.isolation import Decoders
-    from hdrcli.tasks.convert import Way
+    from hdrcli.tasks.convert import Conversion, Way
 
 _STUDIED = 5  # frames of a clip
 _MOST_WORKERS = 4  # each holds a picture
@@ -81,12 +82,8 @@ def carry_out(
     options: "WriteOptions",
 ) -> None:
     """Runs the jobs and reports on each output; ends with exit code 1 if one failed, 130 if interrupted."""
-    from hdrcli import infer
     from hdrcli.tasks.convert import Conversion
 
-    chosen = infer.describe(shared.compute())
-    if shared.verbose:
-        render.say(f"{way.model.card.name} on {chosen.device}, {chosen.precision} ({chosen.reason})")
     conversion = Conversion(
         way=way,
         decoders=decoders,
@@ -95,19 +92,17 @@ def carry_out(
         overwrite=shared.overwrite,
         preview=shared.preview,
     )
-    files.sweep({job.target.parent for job in jobs if job.target != STREAM})
     stopped = Event()
 
     def stop() -> None:
         stopped.set()
         decoders.close()
 
-    workers = shared.jobs or min(_MOST_WORKERS, 1 + (os.cpu_count() or 1))
-    outcomes = run(jobs, conversion, workers=workers, stopped=stopped)
     seen: list[Outcome] = []
     start = time.perf_counter()
     with (
-        closing(outcomes),
+        shared.cluster() as cluster,
+        closing(_begun(shared, jobs, conversion, cluster, stopped)) as outcomes,
         _interruption(stop) as interrupted,
         render.progress(len(jobs), shown=not shared.quiet) as tick,
     ):
@@ -119,6 +114,25 @@ def carry_out(
             if shared.enough(sum(outcome.status == "failed" for outcome in seen)):
                 stop()
     _conclude(shared, jobs, seen, time.perf_counter() - start, interrupted.is_set())
+
+
+def _begun(
+    shared: Shared, jobs: Sequence[Job], conversion: "Conversion", cluster: "Cluster | None", stopped: Event
+) -> Generator[list[Outcome], None, None]:
+    """The outcomes of the jobs as they come, from this machine or a cluster."""
+    from hdrcli import cluster as clusters
+    from hdrcli import infer
+
+    files.sweep({job.target.parent for job in jobs if job.target != STREAM})
+    if cluster is not None:
+        if not cluster.workers:
+            render.say(f"{shared.backend} has no workers yet: waiting for them")
+        return clusters.run(jobs, conversion, cluster, stopped=stopped)
+    chosen = infer.describe(shared.compute())
+    if shared.verbose:
+        render.say(f"{conversion.way.model.card.name} on {chosen.device}, {chosen.precision} ({chosen.reason})")
+    workers = shared.jobs or min(_MOST_WORKERS, 1 + (os.cpu_count() or 1))
+    return run(jobs, conversion, workers=workers, stopped=stopped)
 
 
 @contextmanager

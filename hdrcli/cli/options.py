@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from functools import wraps
@@ -16,6 +17,7 @@ from hdrcli.errors import UsageError
 from hdrcli.limits import MOST_PIXELS
 
 if TYPE_CHECKING:
+    from hdrcli.cluster import Cluster
     from hdrcli.infer import Compute
     from hdrcli.isolation import Decoders
 
@@ -38,6 +40,14 @@ class Precision(StrEnum):
     FP32 = "fp32"
     BF16 = "bf16"
     FP16 = "fp16"
+
+
+class Backend(StrEnum):
+    """What carries the files of a batch."""
+
+    LOCAL = "local"
+    DASK = "dask"
+    RAY = "ray"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +87,13 @@ class Shared:
     jobs: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Files read and written side by side.", **_RUN)
     ] = None
+    backend: Annotated[Backend, typer.Option(help="This machine, or the workers of a cluster.", **_RUN)] = Backend.LOCAL
+    scheduler: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Of Dask, for --backend dask.", **_RUN)] = (
+        None
+    )
+    address: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Of Ray, for --backend ray; else this machine's.", **_RUN)
+    ] = None
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]|mps", help="Where the network runs.", **_RUN)] = (
         "auto"
     )
@@ -107,6 +124,25 @@ class Shared:
         from hdrcli.isolation import Decoders, Limits
 
         return Decoders(Limits(pixels=self.max_pixels), warm=[warm])
+
+    def cluster(self) -> "AbstractContextManager[Cluster | None]":
+        """The cluster to use, or None for this machine alone; UsageError for options that do not belong together."""
+        wrong = {
+            "--scheduler": self.scheduler is not None and self.backend is not Backend.DASK,
+            "--address": self.address is not None and self.backend is not Backend.RAY,
+            "--jobs": self.jobs is not None and self.backend is not Backend.LOCAL,
+        }
+        for option in (option for option, given in wrong.items() if given):
+            raise UsageError(f"{option} does not go with --backend {self.backend}", hint=f"leave {option} out")
+        if self.backend is Backend.LOCAL:
+            return nullcontext()
+        from hdrcli import cluster
+
+        if self.backend is Backend.RAY:
+            return cluster.ray(self.address or "auto")
+        if self.scheduler is None:
+            raise UsageError("--backend dask needs the address of its scheduler", hint="--scheduler tcp://HOST:8786")
+        return cluster.dask(self.scheduler)
 
     def enough(self, failures: int) -> bool:
         """Whether the run is to stop after so many failures."""

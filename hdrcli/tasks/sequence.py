@@ -1,7 +1,8 @@
 """Frames of one clip: what networks find out about whole pictures is found once, so that the clip does not flicker."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,6 +34,21 @@ class Steady(Network):
         return self.network.finish(output, image, context)
 
 
+@dataclass(frozen=True)
+class SteadyModel(zoo.Model):
+    """A model for the frames of one clip, which travels with what it knows of the clip."""
+
+    network: Steady
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return steadied, (zoo.Model(self.card, self.spec, self.network.network), self.network.context)
+
+
+def steadied(model: zoo.Model, context: Context) -> SteadyModel:
+    """The model with that context for every picture."""
+    return SteadyModel(model.card, model.spec, Steady(model.network, context))
+
+
 @torch.inference_mode()
 def steady(model: zoo.Model, frames: Sequence[Float32]) -> zoo.Model:
     """The model with one context for all frames of a clip: the mean of those of `frames`, (3, H, W) code values each.
@@ -42,4 +58,4 @@ def steady(model: zoo.Model, frames: Sequence[Float32]) -> zoo.Model:
     network = model.network.eval()
     found = [network.prepare(pad(torch.from_numpy(planes)[None], network.tiling)) for planes in frames]
     mean = {name: torch.stack([context[name] for context in found]).mean(dim=0) for name in found[0]}
-    return replace(model, network=Steady(network, mean)) if mean else model
+    return steadied(model, mean) if mean else model

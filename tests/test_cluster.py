@@ -1,0 +1,266 @@
+"""A batch on a cluster: as on this machine, whatever becomes of the workers. Dask runs here, with two processes."""
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import numpy as np
+import pytest
+from distributed import Client
+from standins import save_standin
+from typer.testing import CliRunner
+
+from hdrcli import cards, cluster, codecs, zoo
+from hdrcli.batch import Check, Outcome
+from hdrcli.cli.main import app
+from hdrcli.cluster import Cluster
+from hdrcli.codecs import WriteOptions
+from hdrcli.errors import HdrError, MissingExtraError, UsageError, WeightsError
+from hdrcli.files import STREAM, Job
+from hdrcli.image import Image, Transfer
+from hdrcli.isolation import Decoders
+from hdrcli.tasks.convert import Conversion
+from hdrcli.tasks.expand import Expansion, feed
+from hdrcli.tasks.sequence import steady
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A tiny model with random weights under the name of the default one, for this process and its children."""
+    folder = tmp_path_factory.mktemp("models")
+    save_standin("lumen", folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(cards.FOLDER_VARIABLE, str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def dask(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The scheduler of two worker processes of one thread, replaced when they die; a file may end two of them."""
+    folder = tmp_path_factory.mktemp("dask")
+    address = folder / "address.json"
+    settings = {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1", "PYTHONPATH": str(Path(__file__).parent)}
+    scheduler = ["scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
+    workers = ["worker", "--host", "127.0.0.1", "--nworkers", "2", "--nthreads", "1", "--no-dashboard"]
+    with ExitStack() as stack:
+        for part in (scheduler, workers):
+            process = subprocess.Popen(
+                [sys.executable, "-m", "dask", *part, "--scheduler-file", str(address)],
+                env=os.environ | settings,
+                cwd=folder,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            stack.callback(process.wait)
+            stack.callback(process.terminate)
+        while not address.exists():
+            assert process.poll() is None, "dask does not start"
+            time.sleep(0.05)
+        found = json.loads(address.read_text())["address"]
+        with Client(found, set_as_default=False) as client:
+            client.wait_for_workers(2, timeout=60)
+        yield found
+
+
+def worker_processes(scheduler: str) -> set[int]:
+    with Client(scheduler, set_as_default=False) as client:
+        return set(client.run(os.getpid).values())
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def threads() -> Iterator[Cluster]:
+    """What a cluster looks like from here, in this process."""
+    with ThreadPoolExecutor(2) as pool:
+        yield Cluster(pool.submit, (ZeroDivisionError,), 2)
+    cluster._stages.cache_clear()  # and with it the decoders
+
+
+def write_pictures(number: int) -> list[Job]:
+    """Pictures in the folder `in`, and the jobs that expand them into `out`; names are relative."""
+    Path("in").mkdir()
+    for seed in range(number):
+        pixels = np.random.default_rng(seed).uniform(0, 1.2, (96, 128, 3)).astype(np.float32).clip(0, 1)
+        codecs.write(Image(pixels, Transfer.SRGB), Path(f"in/{seed:02}.png"), "png")
+    return [Job(Path(f"in/{seed:02}.png"), Path(f"out/{seed:02}.exr")) for seed in range(number)]
+
+
+def conversion(overwrite: bool = False) -> Conversion:
+    way = Expansion(model=zoo.load("lumen"))
+    return Conversion(way=way, decoders=Decoders(), formats=["exr"], options=WriteOptions(), overwrite=overwrite)
+
+
+def contents(folder: str) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+def expand(*arguments: str) -> tuple[int, list[dict[str, Any]]]:
+    done = CliRunner().invoke(app, ["expand", "--json", *arguments], catch_exceptions=False)
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    return done.exit_code, [{key: value for key, value in one.items() if key != "seconds"} for one in records]
+
+
+def test_a_batch_on_dask_is_as_on_this_machine(dask: str) -> None:
+    write_pictures(4)
+    Path("in/broken.png").write_bytes(b"\x89PNG")
+    there = ["in", "--backend", "dask", "--scheduler", dask, "-o", "out", "--preview"]
+    code, records = expand(*there)
+    assert code == 1
+    assert [record["status"] for record in records] == ["written"] * 4 + ["failed"]
+    on_dask = contents("out")
+    Path("out").rename("on_dask")
+    assert expand("in", "-o", "out", "--preview") == (code, records)
+    assert contents("out") == on_dask
+    assert len(on_dask) == 8
+    assert [record["status"] for record in expand(*there)[1]] == ["skipped"] * 4 + ["failed"]
+
+
+def test_a_killed_worker_loses_nothing(dask: str) -> None:
+    jobs = write_pictures(24)
+    victim = min(worker_processes(dask))
+    with cluster.dask(dask) as workers:
+        outcomes = cluster.run(jobs, conversion(), workers, stopped=Event())
+        seen = next(outcomes)
+        assert len(contents("out")) < len(jobs), "the batch was over before a worker could be killed"
+        os.kill(victim, signal.SIGKILL)
+        for found in outcomes:
+            seen += found
+    assert victim not in worker_processes(dask)
+    assert [outcome.job for outcome in seen] == jobs
+    assert {outcome.status for outcome in seen} <= {"written", "skipped"}, seen
+    on_dask = {name: data for name, data in contents("out").items() if not name.startswith(".hdrcli-part-")}
+    Path("out").rename("on_dask")
+    expand("in", "-o", "out")
+    assert contents("out") == on_dask
+
+
+class Deadly(Conversion):
+    """A conversion in which one picture ends its process."""
+
+    def process(self, job: Job, decoded: Any, check: Check) -> Any:
+        if job.source.stem == "01":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().process(job, decoded, check)
+
+
+def test_a_file_that_ends_every_worker_fails_and_the_others_do_not(dask: str) -> None:
+    jobs = write_pictures(4)
+    plain = conversion()
+    deadly = Deadly(way=plain.way, decoders=plain.decoders, formats=plain.formats, options=plain.options)
+    with cluster.dask(dask) as workers:
+        seen = [outcome for found in cluster.run(jobs, deadly, workers, stopped=Event()) for outcome in found]
+    assert [outcome.job for outcome in seen] == jobs
+    assert seen[1].status == "failed"
+    assert "died" in seen[1].error
+    assert {outcome.status for outcome in (seen[0], *seen[2:])} <= {"written", "skipped"}
+
+
+def test_outcomes_speak_of_the_names_that_were_given(threads: Cluster) -> None:
+    jobs = write_pictures(2)
+    both = replace(conversion(), formats=["exr", "hdr"])
+    seen = list(cluster.run(jobs, both, threads, stopped=Event()))
+    assert [outcome.job.target for outcome in seen[1]] == [Path("out/01.exr"), Path("out/01.hdr")]
+    assert all(outcome.job.source == Path("in/01.png") for outcome in seen[1])
+
+
+def test_each_worker_opens_the_model_once(threads: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = write_pictures(6)
+    settings = replace(conversion(), options=WriteOptions(half=False))
+    opened = []
+    open_card = zoo.open_card
+    monkeypatch.setattr(zoo, "open_card", lambda card: opened.append(card) or open_card(card))
+    assert len(list(cluster.run(jobs, settings, threads, stopped=Event()))) == 6
+    assert len(opened) == 1
+    assert len(pickle.dumps(settings)) < 10_000, "weights travel"
+
+
+def test_a_stopped_run_reports_what_is_finished() -> None:
+    done: Future[list[Outcome]] = Future()
+    job = Job(Path("a.png"), Path("a.exr"))
+    done.set_result([Outcome(job=job, status="written")])
+    futures = [Future(), done, Future()]
+    stopped = Event()
+    stopped.set()
+    waiting = Cluster(lambda *_: futures.pop(), (), 1)
+    assert [found[0].status for found in cluster.run([job] * 3, conversion(), waiting, stopped=stopped)] == ["written"]
+
+
+def test_a_lost_file_is_a_failure_and_a_bug_is_loud(threads: Cluster) -> None:
+    def submit(error: Exception) -> Any:
+        future: Future[list[Outcome]] = Future()
+        future.set_exception(error)
+        return lambda *_: future
+
+    job = Job(Path("a.png"), Path("a.exr"))
+    for error in (ZeroDivisionError("2 deaths"), HdrError("other weights")):
+        (found,) = cluster.run([job], conversion(), threads._replace(submit=submit(error)), stopped=Event())
+        assert (found[0].job, found[0].status) == (job, "failed")
+    with pytest.raises(KeyError):
+        list(cluster.run([job], conversion(), threads._replace(submit=submit(KeyError())), stopped=Event()))
+    with pytest.raises(HdrError, match="a worker lacks hdrcli"):
+        lacking = submit(ModuleNotFoundError("No module named 'hdrcli'", name="hdrcli"))
+        list(cluster.run([job], conversion(), threads._replace(submit=lacking), stopped=Event()))
+    with pytest.raises(HdrError, match=r"not 0\.0"):
+        cluster._carry("0.0", b"", job)
+
+
+def test_weights_stay_where_they_are_and_must_be_the_same(models: Path) -> None:
+    model = zoo.load("lumen")
+    again = pickle.loads(pickle.dumps(model))
+    assert again.card == model.card
+    kind, (name, _) = model.__reduce__()
+    with pytest.raises(WeightsError, match="not the same"):
+        kind(name, "0" * 64)
+
+
+def test_a_clip_is_held_together_on_workers_too() -> None:
+    model = zoo.load("lumen")
+    frames = [np.full((64, 64, 3), level, np.float32) for level in (0.3, 0.6)]
+    held = steady(model, [feed(Image(frame, Transfer.SRGB), 1.0, 1.0) for frame in frames])
+    again = pickle.loads(pickle.dumps(held))
+    assert again.network.context.keys() == held.network.context.keys()
+    for name, value in held.network.context.items():
+        assert (again.network.context[name] == value).all()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--backend", "dask"],
+        ["--scheduler", "tcp://127.0.0.1:1"],
+        ["--address", "auto", "--backend", "dask", "--scheduler", "tcp://127.0.0.1:1"],
+        ["--jobs", "2", "--backend", "ray"],
+        ["--backend", "dask", "--scheduler", "tcp://127.0.0.1:1"],
+        ["--backend", "dask", "--scheduler", "nowhere"],
+    ],
+    ids=" ".join,
+)
+def test_what_does_not_belong_together_is_refused(options: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "_CONNECT", 0.2)
+    write_pictures(1)
+    with pytest.raises(UsageError):
+        expand("in", *options)
+
+
+def test_streams_do_not_travel_and_extras_are_named(threads: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="this machine alone"):
+        list(cluster.run([Job(STREAM, STREAM)], conversion(), threads, stopped=Event()))
+    for backend, module in ((cluster.dask, "distributed"), (cluster.ray, "ray")):
+        monkeypatch.setitem(sys.modules, module, None)
+        with pytest.raises(MissingExtraError, match=module), backend("auto"):
+            pass
