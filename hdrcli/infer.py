@@ -1,23 +1,29 @@
 """Runs a network on one picture of any size: device, precision, padding, the three stages, tiles."""
 
 import math
-from contextlib import AbstractContextManager, nullcontext
+import os
 from dataclasses import dataclass
+from functools import partial
+from itertools import count
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from hdrcli import memory
 from hdrcli.batch import Check, go_on
 from hdrcli.color import Float32
 from hdrcli.errors import HdrError, OutOfMemoryError, UsageError
 from hdrcli.network import Network
-from hdrcli.tiling import crop, pad, run_tiled, spans
+from hdrcli.probe import DTYPES, best, reduced
+from hdrcli.tiling import crop, pad, round_up, run_tiled, spans
 
 SMALLEST_TILE = 64
+SHARE_OF_FREE = 0.6  # of the memory that is free
+MOST_FOR_TILES = 2 << 30  # bytes; what larger tiles would save in halos is not worth it
 
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch takes large pages: new tensors cost a fifth of the time
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,24 +31,30 @@ class Compute:
     """How to run a network.
 
     device: "auto" (CUDA, else MPS, else CPU), "cpu", "cuda", "cuda:N" or "mps".
-    precision: of the network's forward pass, "fp32", "bf16" or "fp16"; "auto" is fp32, the only one that holds for
-    every network and scene.
-    tile: side of a tile in input pixels (of packed planes for develop), None for what suits the network.
+    precision: of the network's forward pass, "fp32", "bf16", "fp16", or "auto": the fastest that gives the same
+    picture, see `hdrcli.probe`.
+    tile: side of a tile in input pixels (of packed planes for develop), None for the largest that fits into memory.
     batch: tiles that share one forward pass.
+    memory: bytes that a picture and its tiles may take on the device, None for 60 % of what is free.
     """
 
     device: str = "auto"
     precision: str = "auto"
     tile: int | None = None
     batch: int = 1
+    memory: int | None = None
 
 
 class Chosen(NamedTuple):
-    """The device and precision that a Compute comes down to on this machine, and why that device."""
+    """The device and precision that a Compute comes down to on this machine, and why.
+
+    bytes: that the network takes for each pixel of a tile, 0 where no network was given.
+    """
 
     device: torch.device
     precision: str
     reason: str
+    bytes: float = 0.0
 
 
 class Result(NamedTuple):
@@ -54,14 +66,30 @@ class Result(NamedTuple):
     tiles: int
 
 
-def describe(compute: Compute) -> Chosen:
-    """Settles device and precision; UsageError where they do not exist or this machine lacks the device."""
-    precision = "fp32" if compute.precision == "auto" else compute.precision
-    if precision not in ("fp32", *_DTYPES):
-        raise UsageError(f"there is no precision {precision!r}", hint="use auto, fp32, bf16 or fp16")
+def describe(compute: Compute, network: Network | None = None) -> Chosen:
+    """Settles the device and, for a network that lies on it, the precision; without one that may stay "auto".
+
+    UsageError where they do not exist or this machine lacks the device.
+    """
+    if compute.precision not in ("auto", "fp32", *DTYPES):
+        raise UsageError(f"there is no precision {compute.precision!r}", hint="use auto, fp32, bf16 or fp16")
+    device, reason = _device(compute)
+    if network is None:
+        return Chosen(device, compute.precision, reason)
+    verdict = best(settled(network, device), device)
+    if compute.precision != "auto":
+        return Chosen(device, compute.precision, reason, verdict.bytes)
+    return Chosen(device, verdict.precision, f"{reason}; {verdict}", verdict.bytes)
+
+
+def settled(network: Network, device: torch.device) -> Network:
+    """The network, ready to run on `device`; channels last, which is faster on CPUs too."""
+    return network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]
+
+
+def _device(compute: Compute) -> tuple[torch.device, str]:
     if compute.device == "auto":
-        device, reason = _best_device()
-        return Chosen(device, precision, reason)
+        return _best_device()
     try:
         device = torch.device(compute.device)
     except RuntimeError as error:
@@ -69,7 +97,7 @@ def describe(compute: Compute) -> Chosen:
     count = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     if (device.index or 0) >= count.get(device.type, 0):
         raise UsageError(f"{compute.device} cannot be used here: {_why_not(device.type)}", hint="use --device auto")
-    return Chosen(device, precision, "asked for")
+    return device, "asked for"
 
 
 def run(network: Network, planes: Float32, compute: Compute, check: Check = go_on) -> Result:
@@ -81,10 +109,9 @@ def run(network: Network, planes: Float32, compute: Compute, check: Check = go_o
     what it raises ends the run. Raises OutOfMemoryError, and HdrError where the network gives numbers that are not
     finite.
     """
-    device, precision, _ = describe(compute)
-    network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]  # faster on CPUs
-    tile = compute.tile or network.tiling.tile
+    device, precision, _, bytes_of_pixel = describe(compute, network)
     batch = compute.batch
+    tile = compute.tile or _largest_tile(network, planes.shape[1:], device, bytes_of_pixel * batch, compute.memory)
     while True:
         try:
             output, tiles = _run_once(network, planes, device, precision, tile, batch, check)
@@ -101,25 +128,42 @@ def run(network: Network, planes: Float32, compute: Compute, check: Check = go_o
     return Result(output, str(device), precision, tiles)
 
 
+def _largest_tile(
+    network: Network, size: tuple[int, ...], device: torch.device, bytes_of_pixel: float, given: int | None
+) -> int:
+    """Cuts a picture of `size` into as few tiles as fit into memory, all of one size."""
+    tiling = network.tiling
+    height, width = (round_up(max(side + 2 * tiling.border, tiling.minimum), tiling.multiple_of) for side in size)
+    pictures = 4 * height * width * (network.planes + 3 * tiling.scale**2)  # the input and the output
+    budget = (given or int(SHARE_OF_FREE * memory.free(device))) - pictures
+    for parts in count(1):
+        tile = max(-(-max(height, width) // parts), SMALLEST_TILE)
+        rows, columns = (spans(length, tile, tiling)[0].window.stop for length in (height, width))
+        if tile == SMALLEST_TILE or rows * columns * bytes_of_pixel <= min(budget, MOST_FOR_TILES):
+            return tile
+    raise AssertionError("tiles end at the smallest")
+
+
 @torch.inference_mode()
 def _run_once(
-    network: Network,
-    planes: Float32,
-    device: torch.device,
-    precision: str,
-    tile: int,
-    batch: int,
-    check: Check,
+    network: Network, planes: Float32, device: torch.device, precision: str, tile: int, batch: int, check: Check
 ) -> tuple[Float32, int]:
     tiling = network.tiling
-    image = pad(torch.from_numpy(np.ascontiguousarray(planes))[None].to(device), tiling)
+    image = pad(_uploaded(planes, device), tiling)
     windows = math.prod(len(spans(image.shape[axis], tile, tiling)) for axis in (2, 3))
-    if windows == 1 and precision == "fp32":
-        finished = network.whole(image)
+    if windows == 1:
+        check()
+        finished = network.whole(image, partial(reduced, device, precision))
     else:
         finished = _in_tiles(network, image, device, precision, tile, batch, check)
     picture = crop(finished, tiling, *planes.shape[1:])[0].permute(1, 2, 0)
     return picture.contiguous().cpu().numpy(), windows
+
+
+def _uploaded(planes: Float32, device: torch.device) -> Tensor:
+    """(1, C, H, W) on the device; to a GPU by pinned memory, which it reads while other things are done."""
+    image = torch.from_numpy(np.ascontiguousarray(planes))[None]
+    return image.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else image.to(device)
 
 
 def _in_tiles(
@@ -128,24 +172,19 @@ def _in_tiles(
     """The three stages, with only the middle one in tiles and in reduced precision."""
     scale = network.tiling.scale
     context = network.prepare(image)
-    output = torch.empty(1, 3, image.shape[2] * scale, image.shape[3] * scale, device=device)
+    output = torch.empty(
+        (1, 3, image.shape[2] * scale, image.shape[3] * scale), device=device, memory_format=torch.channels_last
+    )
 
     def forward(tiles: Tensor) -> Tensor:
         check()
-        with _autocast(device, precision):
+        with reduced(device, precision):
             values: Tensor = network(tiles, context)
         return values
 
     for (row, column), values in run_tiled(network.located(image), forward, network.tiling, tile=tile, batch=batch):
         output[0, :, row, column] = values
     return network.finish(output, image, context)
-
-
-def _autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
-    if precision not in _DTYPES:
-        return nullcontext()
-    autocast: AbstractContextManager[None] = torch.autocast(device.type, _DTYPES[precision])
-    return autocast
 
 
 def _smaller(tile: int, batch: int, side: int) -> tuple[int, int]:

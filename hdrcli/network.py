@@ -1,6 +1,7 @@
 """What every network is: three stages, of which only the middle one is ever tiled; and the facts that describe it."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +25,7 @@ class Network(nn.Module):
     """
 
     tiling: Tiling  # set in __init__: may depend on hyper-parameters
+    planes = 3  # of the input
 
     def prepare(self, image: Tensor) -> Context:
         """Looks at the whole (1, C, H, W) picture once: response curve, statistics, noise level."""
@@ -41,10 +43,15 @@ class Network(nn.Module):
         """Looks at the whole output once: per-picture scale."""
         return output
 
-    def whole(self, image: Tensor) -> Tensor:
-        """All three stages on a picture in one piece, (1, C, H, W) of a size the network takes."""
+    def whole(self, image: Tensor, reduced: Callable[[], AbstractContextManager[None]] = nullcontext) -> Tensor:
+        """All three stages on a picture in one piece, (1, C, H, W) of a size the network takes.
+
+        reduced: what `forward` runs in, such as autocast to a lower precision.
+        """
         context = self.prepare(image)
-        return self.finish(self(image, context), image, context)
+        with reduced():
+            output = self(image, context)
+        return self.finish(output.to(image.dtype), image, context)
 
 
 Importer = Callable[[Sequence[Path], Mapping[str, Any]], StateDict]

@@ -43,7 +43,7 @@ def picture(height: int = 70, width: int = 101, channels: int = 3) -> np.ndarray
 @pytest.mark.parametrize("scale", [1, 2])
 def test_tiles_give_what_the_whole_picture_gives(scale: int) -> None:
     network = Blur(scale)
-    tiled = infer.run(network, picture(), Compute(batch=2))
+    tiled = infer.run(network, picture(), Compute(tile=32, batch=2))
     whole = infer.run(network, picture(), Compute(tile=128))
     assert (tiled.tiles, whole.tiles) == (12, 1)
     assert whole.pixels.shape == (70 * scale, 101 * scale, 3)
@@ -53,7 +53,7 @@ def test_tiles_give_what_the_whole_picture_gives(scale: int) -> None:
 
 def test_whole_picture_goes_through_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     network = Blur()
-    monkeypatch.setattr(network, "whole", lambda image: torch.full((1, 3, *image.shape[2:]), 0.5))
+    monkeypatch.setattr(network, "whole", lambda image, reduced: torch.full((1, 3, *image.shape[2:]), 0.5))
     assert np.all(infer.run(network, picture(), Compute(tile=128)).pixels == 0.5)
 
 
@@ -84,7 +84,7 @@ def test_small_pictures_and_the_report(precision: str) -> None:
 
 
 def test_device_is_chosen_with_a_reason() -> None:
-    chosen = infer.describe(Compute())
+    chosen = infer.describe(Compute(), Blur())
     assert chosen.precision == "fp32"
     assert chosen.reason
     assert infer.describe(Compute(device="cpu")).device == torch.device("cpu")

@@ -12,6 +12,7 @@ on where in the picture a pixel lies: tiles carry their place with them, as `loc
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,8 @@ class HdrIsp(Network):
     width: channels at packed size, 32 in the paper; twice as many at each level below. skip: adds a learned linear
     demosaic of the asinh-coded planes before the last sigmoid (a deviation; published weights have none).
     """
+
+    planes = _PLANES
 
     def __init__(self, width: int = 32, skip: bool = False) -> None:
         super().__init__()
@@ -73,8 +76,9 @@ class HdrIsp(Network):
         """With an empty context the tile counts as a whole picture: what the authors' code does, and training needs."""
         return self._run(tile, context, 0)
 
-    def whole(self, image: Tensor) -> Tensor:
-        return self._run(image, {}, 0)
+    def whole(self, image: Tensor, reduced: Callable[[], AbstractContextManager[None]] = nullcontext) -> Tensor:
+        with reduced():
+            return self._run(image, {}, 0).to(image.dtype)
 
     def at_level(self, planes: Tensor, level: int) -> Tensor:
         """The picture that a level from 0 to 4 gives, for training from coarse to fine: (N, 3, 2h, 2w) / 2^level."""

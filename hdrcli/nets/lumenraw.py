@@ -29,6 +29,8 @@ _BLUE, _GR, _RED, _GB = range(4)
 class LumenRaw(Network):
     """(N, 4, h, w) canonical planes B, Gr, R, Gb to (N, 3, 2h, 2w) linear BT.709 RGB, mid-grey at 0.18."""
 
+    planes = 4
+
     def __init__(self, widths: Sequence[int] = (32, 48, 96, 128, 160)) -> None:
         super().__init__()
         lattice = 2 ** (len(widths) - 1)

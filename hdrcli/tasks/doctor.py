@@ -111,7 +111,7 @@ def _devices() -> Iterator[Finding]:
     for device in found:
         yield _accelerator(device)
     if not found:
-        _, _, reason = infer.describe(infer.Compute())
+        reason = infer.describe(infer.Compute()).reason
         driver = shutil.which("nvidia-smi")
         hint = "there is an NVIDIA driver: install a torch for CUDA, see pytorch.org/get-started" if driver else ""
         yield Finding("gpu", "note", f"{reason}: everything runs on the CPU", hint)
