@@ -86,27 +86,27 @@ class ResponseCurve:
 
 
 def random_curve(rng: np.random.Generator) -> ResponseCurve:
-    """A random response: power laws, sRGB, Rec.709, HDRCNN's sigmoids and logarithms, most of them bent like film.
+    """A random response: power laws, sRGB, Rec.709, HDRCNN's sigmoids and logarithms, half of them bent like film.
 
     The sigmoids are those of Eilertsen et al. 2017, (1 + s) h^n / (h^n + s) with n about 0.9 and s about 0.6, spread
     further than there.
     """
     x = _LIGHT
-    family = rng.choice(5, p=[0.35, 0.08, 0.04, 0.4, 0.13])
+    family = rng.choice(5, p=[0.25, 0.07, 0.05, 0.48, 0.15])
     if family == 0:
-        y = x ** (1 / rng.uniform(1.2, 2.7))
+        y = x ** (1 / rng.uniform(1.5, 2.6))
     elif family == 1:
         y = np.where(x <= 0.0031308, 12.92 * x, 1.055 * x ** (1 / 2.4) - 0.055)
     elif family == 2:
         y = np.where(x < 0.018, 4.5 * x, 1.099 * x**0.45 - 0.099)
     elif family == 3:
-        n, s = np.clip(rng.normal(0.9, 0.15), 0.5, 1.4), np.exp(rng.normal(np.log(0.6), 0.4))
+        n, s = np.clip(rng.normal(0.9, 0.13), 0.6, 1.25), np.exp(rng.normal(np.log(0.6), 0.3))
         y = (1 + s) * x**n / (x**n + s)
     else:
-        k = np.exp(rng.uniform(np.log(2), np.log(100)))
+        k = np.exp(rng.uniform(np.log(3), np.log(50)))
         y = np.log1p(k * x) / np.log1p(k)
-    if family in (0, 3, 4) or rng.random() < 0.3:
-        y = _film(y, rng, strength=rng.uniform(0, 1) if family in (0, 3) else 0.35)
+    if rng.random() < 0.5:
+        y = _film(y, rng, strength=rng.uniform(0, 0.8))
     y = np.maximum.accumulate(y - y[0])
     return ResponseCurve(y / y[-1])
 
