@@ -122,15 +122,25 @@ def atomic_write(target: Path) -> Iterator[Path]:
     refuse_folder(target)
     with _writable(target):
         if is_remote(target):
-            with remote.put(target, _part_name(target)) as part:
+            with remote.put(target, _part_name(target)) as part, _named(target, part):
                 yield part
             return
         target.parent.mkdir(parents=True, exist_ok=True)
         with _part(target) as part:
-            yield part
+            with _named(target, part):
+                yield part
             with part.open("rb+") as written:
                 os.fsync(written.fileno())
             part.replace(target)
+
+
+@contextmanager
+def _named(target: Path, part: Path) -> Iterator[None]:
+    """A WriteError inside that names the temporary path names the target instead."""
+    try:
+        yield
+    except WriteError as error:
+        raise WriteError(error.message.replace(str(part), str(target)), hint=error.hint) from error
 
 
 def is_written(target: Path) -> bool:
@@ -367,4 +377,4 @@ def _refuse_collisions(jobs: Sequence[Job]) -> None:
 
 
 def _identity(path: Path) -> str:
-    return remote.identity(path) if is_remote(path) else os.path.normcase(path.resolve())
+    return remote.identity(path) if is_remote(path) else os.path.normcase(os.path.realpath(path))

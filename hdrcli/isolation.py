@@ -289,7 +289,7 @@ def _receive(pipe: IO[bytes]) -> Any:
 def _exactly(pipe: IO[bytes], size: int) -> memoryview:
     import numpy as np  # late, as help and lists do not need it
 
-    content = memoryview(np.empty(size, np.uint8))  # in large pages, where the system has them
+    content = np.empty(size, np.uint8).data  # in large pages, where the system has them
     view, place = content, 0
     while place < size:
         count = pipe.readinto(view[place:])  # type: ignore[attr-defined]  # of every binary stream

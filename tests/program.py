@@ -29,8 +29,8 @@ class Done(NamedTuple):
 class Stream(io.TextIOWrapper):
     """A standard stream in memory, with the bytes below it."""
 
-    def __init__(self, data: bytes = b"") -> None:
-        super().__init__(io.BytesIO(data), encoding="utf-8", write_through=True)
+    def __init__(self, data: bytes = b"", errors: str = "strict") -> None:
+        super().__init__(io.BytesIO(data), encoding="utf-8", errors=errors, write_through=True)
 
     def bytes(self) -> bytes:
         raw = self.buffer
@@ -59,7 +59,7 @@ def here(tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 @pytest.fixture
 def hdr(monkeypatch: pytest.MonkeyPatch) -> Any:
     def call(*arguments: str, stdin: bytes = b"", terminal: bool = False) -> Done:
-        streams = {"stdin": Stream(stdin), "stdout": Stream(), "stderr": Stream()}
+        streams = {"stdin": Stream(stdin), "stdout": Stream(), "stderr": Stream(errors="backslashreplace")}
         for name, stream in streams.items():
             monkeypatch.setattr(sys, name, stream)
         if terminal:

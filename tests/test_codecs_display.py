@@ -337,3 +337,28 @@ def test_written_tiff_of_many_strips_is_read_by_others(tmp_path: Path) -> None:
     codecs.write(Image((pixels / 255).astype(np.float32), Transfer.SRGB), tmp_path / "x.tif", "tif")
     np.testing.assert_array_equal(np.asarray(by_pillow(tmp_path / "x.tif")), pixels)
     np.testing.assert_array_equal(cv2.imread(str(tmp_path / "x.tif"))[..., ::-1], pixels)
+
+
+def test_a_jpeg_that_libjpeg_can_read_only_in_parts_says_so(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    ramp = np.linspace(0, 1, 64 * 96 * 3, dtype=np.float32).reshape(64, 96, 3)
+    codecs.write(Image(ramp, Transfer.SRGB), tmp_path / "a.jpg", "jpg")
+    data = bytearray((tmp_path / "a.jpg").read_bytes())
+    assert not codecs.read(bytes(data)).meta.notes
+    middle = (data.find(b"\xff\xda") + len(data)) // 2
+    data[middle : middle + 40] = bytes(40)
+    (note,) = codecs.read(bytes(data)).meta.notes
+    assert note.startswith("the file is damaged, and so are parts of the picture (Corrupt JPEG data")
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+def test_compressed_tiff_that_is_damaged_is_an_error(tmp_path: Path, kind: type) -> None:
+    noise = np.random.default_rng(0).random((64, 96, 3), np.float32)
+    linear = kind is np.float32
+    options = codecs.WriteOptions(bits=16 if kind is np.uint16 else 8)
+    codecs.write(Image(noise, Transfer.LINEAR if linear else Transfer.SRGB), tmp_path / "a.tif", "tif", options)
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    codecs.read(bytes(data))
+    data[-600:] = np.random.default_rng(1).bytes(600)
+    with pytest.raises(ReadError, match="damaged"):
+        codecs.read(bytes(data))

@@ -80,6 +80,12 @@ def build(main: Directory, children: dict[int, Directory]) -> bytes:
     return struct.pack("<2sHI", b"II", 42, 8) + _encode(main, 8) + bodies
 
 
+def redirected(data: bytes, main: Directory) -> bytes:
+    """The same file with `main` in place of its first directory; what that points to stays where it is."""
+    place = len(data) + len(data) % 2
+    return struct.pack("<2sHI", b"II", 42, place) + data[8:].ljust(place - 8, b"\0") + _encode(main, place)
+
+
 def _order(data: bytes) -> str:
     return "<" if data[:2] == b"II" else ">"
 

@@ -12,23 +12,27 @@ from typing import Any
 _LOCK = threading.Lock()
 _COMPLAINT = re.compile(
     rb"\(EXR_ERR_"  # OpenEXR
+    rb"|^(Corrupt JPEG data|Premature end of JPEG|Inconsistent progression|Warning: unknown JFIF)"
     rb"|^(tempfile\.tif|_?(TIFF|LZW|ZIP|O?JPEG|Fax|PackBits|LogL|Pixar|LERC|ZSTD|LZMA|Predictor|Thunder|NeXT)\w*): "
 )
 
 
 @contextmanager
-def libraries_silent() -> Iterator[None]:
-    """While inside, what OpenEXR and libtiff print is dropped; what other threads print still arrives.
+def libraries_silent() -> Iterator[list[str]]:
+    """While inside, what OpenEXR, libtiff and libjpeg print is kept back; what other threads print still arrives.
 
-    OpenEXR and Pillow's libtiff write to the process's stderr with no way to turn that off, and OpenEXR's Python module
-    prints to sys.stdout. One thread at a time.
+    Yields a list that holds their complaints afterwards.
+
+    OpenEXR, Pillow's libtiff and OpenCV's libjpeg write to the process's stderr with no way to turn that off, and
+    OpenEXR's Python module prints to sys.stdout. One thread at a time.
     """
-    with _LOCK, _stdout_muted(), _stderr_filtered():
-        yield
+    complaints: list[str] = []
+    with _LOCK, _stdout_muted(), _stderr_filtered(complaints):
+        yield complaints
 
 
 @contextmanager
-def _stderr_filtered() -> Iterator[None]:
+def _stderr_filtered(complaints: list[str]) -> Iterator[None]:
     try:
         stderr = os.dup(2)
     except OSError:  # the process has no stderr
@@ -41,8 +45,9 @@ def _stderr_filtered() -> Iterator[None]:
         finally:
             os.dup2(stderr, 2)
             caught.seek(0)
-            kept = b"".join(line for line in caught if not _COMPLAINT.search(line))
-            os.write(stderr, kept)
+            said = caught.readlines()
+            complaints += [line.decode("utf-8", "replace").strip() for line in said if _COMPLAINT.search(line)]
+            os.write(stderr, b"".join(line for line in said if not _COMPLAINT.search(line)))
             os.close(stderr)
 
 

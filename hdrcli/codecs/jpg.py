@@ -4,12 +4,15 @@ from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
+import cv2
+import numpy as np
 from PIL import Image as Pillow
 from PIL.JpegImagePlugin import JpegImageFile
 
 from hdrcli import icc
 from hdrcli.codecs import WriteOptions, _about, _display, _exif, _jpegfile, _pillow, _uhdr, _xmp
 from hdrcli.codecs._jpegfile import APP1, APP2
+from hdrcli.codecs._quiet import libraries_silent
 from hdrcli.errors import UsageError
 from hdrcli.image import Image, Metadata, Transfer
 
@@ -22,6 +25,7 @@ def read(data: bytes, name: str) -> Image:
     """An sRGB image; a file that ends early is an error, never grey. Of an Ultra HDR file, the picture on show."""
     picture = _pillow.opened(JpegImageFile, data, name)
     pixels, notes = _pillow.samples(picture, name)
+    notes += _complaints(data)
     exif = _exif.stripped(_pillow.exif(picture))
     image = _display.to_image(
         pixels,
@@ -58,6 +62,16 @@ def _encoded(image: Image, options: WriteOptions) -> tuple[bytes, list[str]]:
         xmp=xmp,
     )
     return buffer.getvalue(), [*notes, *remarks]
+
+
+def _complaints(data: bytes) -> list[str]:
+    """A note where libjpeg goes on over damaged data, of which it tells nobody but standard error.
+
+    Pillow keeps that to itself, so that OpenCV has to look at the same data: all of it, at an eighth of the size.
+    """
+    with libraries_silent() as said:
+        cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_8)
+    return [f"the file is damaged, and so are parts of the picture ({said[0]})"] if said else []
 
 
 def _with_gain_map(meta: Metadata) -> Metadata:

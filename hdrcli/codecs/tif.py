@@ -11,7 +11,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from hdrcli import icc
 from hdrcli.codecs import WriteOptions, _about, _display, _exif, _ifd, _linear, _opencv, _pillow, _xmp
-from hdrcli.codecs._ifd import BYTE, LONG, UNDEFINED, Directory, Entry
+from hdrcli.codecs._ifd import BYTE, LONG, SHORT, UNDEFINED, Directory, Entry
 from hdrcli.codecs._quiet import libraries_silent
 from hdrcli.codecs._sniff import raw_given
 from hdrcli.errors import ReadError, WriteError
@@ -27,6 +27,8 @@ _COMMON_COMPRESSIONS = (1, 5, 8, 32946, 32773)  # none, LZW, Deflate (two number
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _STRIPS = 254, 256, 257, 258, 259, 262, 273
 _SAMPLES, _STRIP_SIZES, _PLANAR, _TILES, _TILE_SIZES, _EXTRA_SAMPLES = 277, 279, 284, 324, 325, 338
 _SAMPLE_FORMAT, _XMP, _ICC, _DNG_VERSION = 339, 700, 34675, 50706
+_ROWS_PER_STRIP, _TILE_WIDTH, _TILE_HEIGHT, _UNCOMPRESSED = 278, 322, 323, 1
+_LAYOUT = (_HEIGHT, _COMPRESSION, _STRIPS, _ROWS_PER_STRIP, _STRIP_SIZES, _TILE_HEIGHT, _TILES, _TILE_SIZES)
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
 _SENSOR_DATA = (32803, 34892)  # colour filter array, linear raw
 _INTERLEAVED, _PREMULTIPLIED = 1, 1
@@ -125,6 +127,7 @@ def _stored(tags: Directory, data: bytes, name: str) -> tuple[NDArray[Any], list
         raise ReadError(
             f"{name} is a kind of TIFF that hdr does not read", hint="save it as interleaved 8- or 16-bit RGB"
         )
+    _check_compressed(tags, data, name)
     samples = _opencv.decode(data, name)
     if _numbers(tags, _PHOTOMETRIC)[0] == _WHITE_IS_ZERO and samples.dtype != np.uint8:  # those OpenCV inverts itself
         samples = (1 if samples.dtype.kind == "f" else np.iinfo(samples.dtype).max) - samples
@@ -133,6 +136,21 @@ def _stored(tags: Directory, data: bytes, name: str) -> tuple[NDArray[Any], list
     if _numbers(tags, _EXTRA_SAMPLES, 0)[0] == _PREMULTIPLIED and samples.dtype.kind == "u":
         return _straight(samples), [_display.ALPHA_DROPPED]
     return samples[..., :3], [_display.ALPHA_DROPPED]
+
+
+def _check_compressed(tags: Directory, data: bytes, name: str) -> None:
+    """ReadError where compressed pixels are damaged, which OpenCV leaves black without a word.
+
+    They are decoded as plain bytes: as an 8-bit grey picture, which Pillow takes whatever the samples are.
+    """
+    if _numbers(tags, _COMPRESSION)[0] == _UNCOMPRESSED:
+        return
+    wide = _numbers(tags, _SAMPLES)[0] * max(_numbers(tags, _BITS)) // 8
+    plain = {tag: tags[tag] for tag in _LAYOUT if tag in tags}
+    plain |= {tag: Entry(LONG, (tags[tag].values[0] * wide,)) for tag in (_WIDTH, _TILE_WIDTH) if tag in tags}
+    plain |= {_BITS: Entry(SHORT, (8,)), _SAMPLES: Entry(SHORT, (1,)), _PHOTOMETRIC: Entry(SHORT, (_BLACK_IS_ZERO,))}
+    with libraries_silent():
+        _pillow.samples(_pillow.opened(TiffImageFile, _ifd.redirected(data, plain), name), name)
 
 
 def _straight(samples: NDArray[Any]) -> NDArray[Any]:

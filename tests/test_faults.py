@@ -1,0 +1,343 @@
+"""Batches in which everything goes wrong: each fault is one file's, is said in a sentence, and the rest is written."""
+
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from picture_files import chunk, tiff
+from program import write_mosaic, write_picture
+
+from hdrcli import codecs, files
+from hdrcli.errors import WriteError
+from hdrcli.image import Image, Transfer
+
+pytestmark = [
+    pytest.mark.usefixtures("here"),
+    pytest.mark.skipif(sys.platform == "win32", reason="links, signals and modes of Unix"),
+]
+
+SIZE = (24, 40)
+
+
+def picture(name: str, format: str) -> Path:
+    ramp = np.linspace(0, 1, SIZE[0] * SIZE[1] * 3, dtype=np.float32).reshape(*SIZE, 3)
+    path = Path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    linear = codecs.FORMATS[format].holds == Transfer.LINEAR
+    codecs.write(Image(ramp, Transfer.LINEAR if linear else Transfer.SRGB), path, format)
+    return path
+
+
+def half(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+
+
+def scrambled(path: Path) -> None:
+    """The header as it is, and noise from there on."""
+    data = bytearray(path.read_bytes())
+    start = min(len(data) // 3, 400)
+    data[start:] = np.random.default_rng(0).bytes(len(data) - start)
+    path.write_bytes(data)
+
+
+def bomb_png(path: Path) -> None:
+    """A PNG of 40000 x 40000 pixels in 200 kB."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 40000, 40000, 8, 2, 0, 0, 0))
+    packer = zlib.compressobj(9)
+    rows = b"".join(packer.compress(bytes(1 << 20)) for _ in range(100)) + packer.flush()
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", rows) + chunk(b"IEND", b""))
+
+
+def bomb_tiff(path: Path) -> None:
+    data = bytearray(tiff(np.zeros((4, 4, 3), np.uint16), 2))
+    for tag in (256, 257):
+        place = data.find(struct.pack("<HH", tag, 4))
+        struct.pack_into("<I", data, place + 8, 60000)
+    path.write_bytes(data)
+
+
+def bomb_radiance(path: Path) -> None:
+    path.write_bytes(b"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y 100000 +X 100000\n" + bytes(100))
+
+
+def bomb_exr(path: Path) -> None:
+    data = bytearray(picture(str(path), "exr").read_bytes())
+    place = data.find(b"dataWindow\0box2i\0") + len(b"dataWindow\0box2i\0") + 4
+    struct.pack_into("<iiii", data, place, 0, 0, 99_999, 99_999)
+    path.write_bytes(data)
+
+
+def bomb_dng(path: Path) -> None:
+    write_mosaic(str(path))
+    data = bytearray(path.read_bytes())
+    for tag in (256, 257):
+        place = data.find(struct.pack("<HH", tag, 4))
+        struct.pack_into("<I", data, place + 8, 50000)
+    path.write_bytes(data)
+
+
+BAD_FILES: dict[str, Callable[[Path], object]] = {
+    "empty.jpg": lambda path: path.touch(),
+    "text.jpg": lambda path: path.write_text("not a picture"),
+    "half_jpg.jpg": lambda path: half(picture(str(path), "jpg")),
+    "half_png.png": lambda path: half(picture(str(path), "png")),
+    "half_tif.tif": lambda path: half(picture(str(path), "tif")),
+    "half_webp.webp": lambda path: half(picture(str(path), "webp")),
+    "half_avif.avif": lambda path: half(picture(str(path), "avif")),
+    "half_jxl.jxl": lambda path: half(picture(str(path), "jxl")),
+    "half_exr.exr": lambda path: half(picture(str(path), "exr")),
+    "half_hdr.hdr": lambda path: half(picture(str(path), "hdr")),
+    "scrambled_png.png": lambda path: scrambled(picture(str(path), "png")),
+    "scrambled_tif.tif": lambda path: scrambled(picture(str(path), "tif")),
+    "scrambled_exr.exr": lambda path: scrambled(picture(str(path), "exr")),
+    "raw_as.jpg": lambda path: shutil.move(write_mosaic("x.dng"), path),
+    "exr_as.png": lambda path: shutil.move(picture("x.exr", "exr"), path),
+    "bomb_png.png": bomb_png,
+    "bomb_tif.tif": bomb_tiff,
+    "bomb_hdr.hdr": bomb_radiance,
+    "bomb_exr.exr": bomb_exr,
+    "gone.jpg": lambda path: path.symlink_to("nowhere"),
+    "itself.jpg": lambda path: path.symlink_to(path.name),
+    "folder.jpg": lambda path: path.mkdir(),
+    "x" * 300 + ".jpg": lambda path: None,
+    "missing.jpg": lambda path: None,
+}
+BAD_RAW_FILES: dict[str, Callable[[Path], object]] = {
+    "empty.dng": lambda path: path.touch(),
+    "half_dng.dng": lambda path: half(write_mosaic(str(path))),
+    "head.dng": lambda path: path.write_bytes(write_mosaic("x.dng").read_bytes()[:200]),
+    "noise.cr2": lambda path: path.write_bytes(b"II*\0\x10\0\0\0CR\x02\0" + np.random.default_rng(1).bytes(5000)),
+    "jpeg_as.nef": lambda path: shutil.move(picture("x.jpg", "jpg"), path),
+    "bomb_dng.dng": bomb_dng,
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "good", "bad"),
+    [("expand", "png", BAD_FILES), ("develop", "dng", BAD_RAW_FILES)],
+    ids=["expand", "develop"],
+)
+def test_every_bad_file_fails_alone(
+    hdr: Any, command: str, good: str, bad: dict[str, Callable[[Path], object]]
+) -> None:
+    names = []
+    for number, (name, make) in enumerate(bad.items()):
+        make(Path(name))
+        whole = f"good{number}.{good}"
+        (write_mosaic if command == "develop" else write_picture)(whole)
+        names += [name, whole]
+    wanted = [name for name in names if name != "folder.jpg"]  # a folder that is named is searched
+    done = hdr(command, *wanted, "-o", "out", "--json", "--list-failed", "failed.txt")
+    assert done.code == 1
+    assert "Traceback" not in done.err
+    status = {record["source"]: record for record in done.records}
+    assert {name for name in wanted if status[name]["status"] == "failed"} == set(bad) & set(wanted)
+    for name in set(bad) & set(wanted):
+        assert Path(name).stem[:20] in status[name]["error"], "the sentence names the file"
+        assert status[name]["hint"], status[name]
+        assert "crashed" not in status[name]["error"], "readers see through all of these"
+        if "bomb" in name:
+            assert "more than the 1,000,000,000 that are read" in status[name]["error"]
+    outputs = sorted(path.stem for path in Path("out").iterdir())
+    assert outputs == sorted(Path(name).stem for name in names if name.startswith("good"))
+    assert Path("failed.txt").read_text().splitlines() == [name for name in wanted if name in bad]
+
+
+CRASHES = """
+import ctypes, os, time
+from hdrcli import codecs, files
+from hdrcli.errors import WriteError
+real = codecs.read
+def read(source, *, name=""):
+    kind = name.partition("_")[0]
+    if kind == "segfault": ctypes.string_at(0)
+    if kind == "abort": os.abort()
+    if kind == "bug": [][0]
+    if kind == "killed": os.kill(os.getpid(), 9)
+    if kind == "exit": os._exit(0)
+    return real(source, name=name)
+codecs.read = read
+"""
+
+
+@pytest.fixture
+def crashing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decoder processes that go down over files of certain names."""
+    folder = tmp_path / "python"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(CRASHES)
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+
+
+@pytest.mark.usefixtures("crashing")
+def test_a_decoder_that_crashes_takes_one_file(hdr: Any) -> None:
+    kinds = ["segfault", "abort", "bug", "killed", "exit"]
+    for number, kind in enumerate(kinds * 2):
+        write_picture(f"in/{kind}_{number}.png")
+        write_picture(f"in/good_{number}.png")
+    done = hdr("expand", "in", "-o", "out", "--json")
+    assert done.code == 1
+    failed = {record["source"]: record["error"] for record in done.records if record["status"] == "failed"}
+    assert sorted(failed) == sorted(f"in/{kind}_{number}.png" for number, kind in enumerate(kinds * 2))
+    assert "segfault_0.png: its decoder crashed (SIGSEGV" in failed["in/segfault_0.png"]
+    assert "its decoder crashed (exit code 1: IndexError: list index out of range)" in failed["in/bug_2.png"]
+    assert len(list(Path("out").iterdir())) == 10
+
+
+def test_the_limit_of_pixels_can_be_set(hdr: Any) -> None:
+    write_picture("a.png")
+    write_mosaic("a.dng")
+    for command, name in (("expand", "a.png"), ("develop", "a.dng")):
+        assert hdr(command, name, "-q", "--max-pixels", "1000").code == 1
+        assert hdr(command, name, "-q", "--max-pixels", "4000").code == 0
+
+
+@pytest.mark.parametrize(("options", "failures"), [(["--fail-fast"], 1), (["--max-failures", "2"], 2)])
+def test_a_run_stops_after_so_many_failures(hdr: Any, options: list[str], failures: int) -> None:
+    for number in range(20):
+        Path(f"in/{number:02}_bad.png").parent.mkdir(exist_ok=True)
+        Path(f"in/{number:02}_bad.png").touch()
+        write_picture(f"in/{number:02}_good.png")
+    done = hdr("expand", "in", "-o", "out", "--json", "--jobs", "2", *options)
+    assert done.code == 1
+    failed = [record for record in done.records if record["status"] == "failed"]
+    assert failures <= len(failed) <= failures + 2, "no more than were under way"
+    assert "stopped: " in done.err
+    assert f"{40 - len(done.records)} left for another run" in done.err
+
+
+ODD_NAMES = [
+    "a b.png",
+    "näht ☂.png",
+    "line\nend.png",
+    " leading.png",
+    "'$(x)\".png",
+    "-dash.png",
+    "@at.png",
+    "100%.png",
+]
+ODD_NAMES += [os.fsdecode(b"\xff\xfe.png"), "\x1b[31m.png", "\u2028.png", "[ab]?.png"]
+
+
+def test_odd_names_survive_and_a_retry_leads_to_the_same_outputs(hdr: Any) -> None:
+    for name in ODD_NAMES:
+        write_picture(f"in/deep/{name}")
+        Path(f"in/deep/bad {name}").write_bytes(b"")
+    done = hdr("expand", "in", "-r", "-o", "out", "--json", "--list-failed", "failed")
+    assert done.code == 1
+    written = [record["target"] for record in done.records if record["status"] == "written"]
+    assert sorted(written) == sorted(str(Path("out/deep", name).with_suffix(".exr")) for name in ODD_NAMES)
+    assert all(Path(target).is_file() for target in written)
+    for name in ODD_NAMES:
+        write_picture(f"in/deep/bad {name}")
+    again = hdr("expand", "@failed", "-o", "out", "--json", "--list-failed", "failed")
+    assert again.code == 0, again.err
+    assert sorted(r["target"] for r in again.records) == sorted(
+        str(Path("out/deep", f"bad {name}").with_suffix(".exr")) for name in ODD_NAMES
+    )
+    assert Path("failed").read_bytes() == b""
+    listed = b"\0".join(os.fsencode(f"in/deep/{name}") for name in ODD_NAMES) + b"\0"
+    from_find = hdr("expand", "-0", "--files-from", "-", "-o", "flat", stdin=listed)
+    assert from_find.code == 0, from_find.err
+    assert len(list(Path("flat").iterdir())) == len(ODD_NAMES)
+
+
+def test_an_unreadable_file_fails_alone(hdr: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_picture("good.png")
+    write_picture("secret.png").chmod(0)
+    if os.access("secret.png", os.R_OK):  # who is root reads all; but nobody reads this part of another's memory
+        Path("secret.png").unlink()
+        Path("secret.png").symlink_to("/proc/self/mem")
+    done = hdr("expand", "secret.png", "good.png", "-o", "out")
+    assert done.code == 1
+    assert "secret.png" in done.err
+    assert "Traceback" not in done.err
+    assert [path.name for path in Path("out").iterdir()] == ["good.exr"]
+
+
+def test_an_output_name_taken_by_a_folder(hdr: Any) -> None:
+    write_picture("a.png")
+    write_picture("b.png")
+    Path("out/a.exr").mkdir(parents=True)
+    done = hdr("expand", "a.png", "b.png", "-o", "out")
+    assert done.code == 1
+    assert "failed: a.png: cannot write out/a.exr: it is a folder" in done.err
+    assert Path("out/b.exr").is_file()
+
+
+def test_an_output_folder_that_cannot_be_written(hdr: Any) -> None:
+    write_picture("a.png")
+    Path("file").touch()
+    done = hdr("expand", "a.png", "-o", "file/out")
+    assert done.code == 1
+    assert "cannot write file/out/a.exr" in done.err
+    done = hdr("expand", "a.png", "-o", "/proc/self/out")  # read-only for root, too
+    assert done.code == 1
+    assert "cannot write /proc/self/out/a.exr" in done.err
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
+    if not shutil.which("mount") or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a tmpfs is not permitted here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+WRITTEN = ["exr", "hdr", "jpg", "avif", "jxl", "png", "tif", "webp"]
+
+
+def write_everything(folder: Path) -> list[str]:
+    """A picture of noise in every format; returns what is said of those that could not be written."""
+    noise = np.random.default_rng(0).random((200, 200, 3), np.float32)
+    said = []
+    for format in WRITTEN:
+        image = Image(noise, codecs.FORMATS[format].holds)
+        try:
+            with files.atomic_write(folder / f"a.{format}") as part:
+                codecs.write(image, part, format)
+        except WriteError as error:
+            said.append(error.message)
+    return said
+
+
+def test_a_full_disk(hdr: Any, small_disk: Path) -> None:
+    (small_disk / "ballast").write_bytes(bytes(248 << 10))
+    noise = np.random.default_rng(1).random((100, 100, 3), np.float32)
+    codecs.write(Image(noise, Transfer.SRGB), Path("a.png"), "png")
+    done = hdr("expand", "a.png", "-o", str(small_disk), "-f", "exr", "-f", "uhdr")
+    assert done.code == 1
+    assert done.err.count("failed: a.png: ") == 2
+    assert done.err.count("No space left") == 2
+    said = write_everything(small_disk)
+    assert len(said) == len(WRITTEN), said
+    assert all("No space left" in message for message in said), said
+    assert [path.name for path in small_disk.iterdir()] == ["ballast"]
+
+
+def test_files_that_may_not_grow() -> None:
+    """As a full disk, where none can be mounted."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, before[1]))
+    try:
+        said = write_everything(Path("out"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert len(said) == len(WRITTEN), said
+    assert list(Path("out").iterdir()) == []
