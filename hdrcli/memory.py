@@ -23,7 +23,8 @@ def peak(work: Callable[[], object]) -> int:
     """The most bytes that tensors made by `work` hold at one time; what its operators need besides is not counted."""
     with _Counted() as counted:
         work()
-    return counted.most
+    most: int = counted.most
+    return most
 
 
 class _Counted(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hdrcli import infer, memory, probe
+from hdrcli.cli.options import size_in_bytes
+from hdrcli.errors import UsageError
 from hdrcli.infer import Compute
 from hdrcli.network import Context, Network
 from hdrcli.probe import tried  # before the fixtures replace it
@@ -90,3 +92,14 @@ def test_less_memory_means_smaller_tiles_and_the_same_picture() -> None:
         np.testing.assert_allclose(cut.pixels, whole.pixels, atol=1e-5)
         tiles.append(cut.tiles)
     assert (whole.tiles, *tiles) == (1, 4, 20)
+
+
+@pytest.mark.parametrize(("text", "size"), [("4G", 4 << 30), ("1.5g", 3 << 29), ("800M", 800 << 20), ("123", 123)])
+def test_sizes_of_memory(text: str, size: int) -> None:
+    assert size_in_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "G", "-1", "nan", "inf", "4X", "0"])
+def test_what_is_no_size_of_memory(text: str) -> None:
+    with pytest.raises(UsageError, match="no size of memory"):
+        size_in_bytes(text)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from hdrcli import __version__
-from hdrcli.cli import demo, develop, doctor, evaluate, expand, inspect, models, render, train
+from hdrcli.cli import bench, demo, develop, doctor, evaluate, expand, inspect, models, render, train
 from hdrcli.errors import HdrError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.command("eval")(evaluate.evaluate)
 app.command()(inspect.inspect)
 app.command()(demo.demo)
 app.command()(doctor.doctor)
+app.command()(bench.bench)
 app.add_typer(models.app, name="models")
 
 

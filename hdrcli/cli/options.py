@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 STREAM = str(files.STREAM)
 
+_UNITS = {"K": 1, "M": 2, "G": 3, "T": 4}
+
 _FILES = {"rich_help_panel": "Files"}
 _RUN = {"rich_help_panel": "How it runs"}
 _REPORT = {"rich_help_panel": "What it says"}
@@ -102,6 +104,12 @@ class Shared:
         int | None, typer.Option(min=64, metavar="N", help="Side of a tile; smaller takes less memory.", **_RUN)
     ] = None
     batch: Annotated[int, typer.Option(min=1, metavar="N", help="Tiles that run together.", **_RUN)] = 1
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE", help="For a picture on the device, such as 4G; else 60 % of what is free.", **_RUN
+        ),
+    ] = None
     json: Annotated[bool, typer.Option("--json", help="One JSON object per file on stdout.", **_REPORT)] = False
     list_failed: Annotated[
         str | None,
@@ -117,7 +125,13 @@ class Shared:
     def compute(self) -> "Compute":
         from hdrcli.infer import Compute
 
-        return Compute(device=self.device, precision=self.precision.value, tile=self.tile, batch=self.batch)
+        return Compute(
+            device=self.device,
+            precision=self.precision.value,
+            tile=self.tile,
+            batch=self.batch,
+            memory=None if self.memory is None else size_in_bytes(self.memory),
+        )
 
     def decoders(self, warm: str) -> "Decoders":
         """Processes that read the inputs; the first is started, and imports a module, while other things are done."""
@@ -186,3 +200,15 @@ def with_shared(command: Callable[..., None]) -> Callable[..., None]:
     collected.__signature__ = signature(command).replace(parameters=parameters)  # type: ignore[attr-defined]
     collected.__annotations__ = {p.name: p.annotation for p in parameters}
     return collected
+
+
+def size_in_bytes(text: str) -> int:
+    """A size such as 4G, 1.5G, 800M or 2000000000, with K, M, G and T for powers of 1024."""
+    number, unit = (text[:-1], text[-1].upper()) if text[-1:].upper() in _UNITS else (text, "")
+    try:
+        size = int(float(number) * 1024 ** _UNITS.get(unit, 0))
+    except (ValueError, OverflowError):
+        size = 0
+    if size < 1:
+        raise UsageError(f"{text!r} is no size of memory", hint="give one such as 4G or 800M")
+    return size
