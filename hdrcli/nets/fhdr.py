@@ -28,13 +28,17 @@ _DILATION = 2
 
 
 class FHDR(Network):
-    """(N, 3, H, W) sRGB-encoded RGB in [0, 1] to linear RGB in [0, 1] on the scale of the training data.
+    """(N, 3, H, W) sRGB-encoded RGB in [0, 1] to linear RGB in [0, peak] on the scale of the training data.
 
     iterations: how often the feedback block runs; weights are trained for one count. width: channels, 64 in the paper.
+    peak: the light that the end of the network's range stands for; published weights are for 1.
     """
 
-    def __init__(self, iterations: int = 1, width: int = 64) -> None:
+    def __init__(self, iterations: int = 1, width: int = 64, peak: float = 1.0) -> None:
         super().__init__()
+        if not 0 < peak < float("inf"):
+            raise WeightsError(f"the peak of fhdr cannot be {peak}", hint="give the one it was trained for")
+        self.peak = peak
         if iterations < 1:
             raise WeightsError(f"fhdr cannot run {iterations} iterations", hint="give the count it was trained for")
         self.iterations = iterations
@@ -49,7 +53,7 @@ class FHDR(Network):
     def forward(self, tile: Tensor, context: Context) -> Tensor:
         for refined in self._refine(tile):
             last = refined
-        return (self._reconstruct(last) + 1) / 2
+        return (self._reconstruct(last) + 1) * (self.peak / 2)
 
     def iterates(self, image: Tensor) -> list[Tensor]:
         """What each iteration gives, in the published range: a list of (N, 3, H, W) RGB in [-1, 1], for training."""

@@ -91,7 +91,8 @@ def train(order: Order, *, watch: Callable[[Report], None] = lambda report: None
         ended = loop.train(run, resume=order.resume)
     card = _keep(order, chosen, budget, settings, data, ended)
     if ended.failed:
-        raise HdrError(ended.stopped, hint=f"lower the rate in {order.place / RECIPE} and continue with --resume")
+        hint = f"lower the rate in {order.place / RECIPE}, or use --precision fp32, and continue with --resume"
+        raise HdrError(ended.stopped, hint=hint)
     if ended.stopped:
         raise KeyboardInterrupt
     if card is None:

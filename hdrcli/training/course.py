@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from hdrcli.color import Float32
 from hdrcli.network import Network
@@ -28,6 +28,6 @@ class Course:
 
     network: Network
     sample: Callable[[Stage, np.random.Generator], Sample]
-    loss: Callable[[nn.Module, Batch, Stage], Losses]
-    score: Callable[[nn.Module, Stage], Scores]
-    sheet: Callable[[nn.Module], NDArray[np.uint8]] | None = None
+    loss: Callable[[Network, Batch, Stage], Losses]
+    score: Callable[[Network, Stage], Scores]
+    sheet: Callable[[Network], NDArray[np.uint8]] | None = None

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from hdrcli.color import Float32
 from hdrcli.layouts import Kind
@@ -19,6 +19,7 @@ from hdrcli.losses import hellinger, rgb_uv_histogram
 from hdrcli.metrics import pictures
 from hdrcli.metrics.similarity import ms_ssim
 from hdrcli.nets.hdrisp import HdrIsp
+from hdrcli.network import Network
 from hdrcli.training import loop, pool, simulate
 from hdrcli.training.course import Batch, Course, Losses, Sample, Scores
 from hdrcli.training.data import Data
@@ -87,7 +88,7 @@ def sample(sources: list[pool.Float16], stage: Stage, rng: np.random.Generator) 
     return {"planes": np.ascontiguousarray(planes), "target": np.ascontiguousarray(target.transpose(2, 0, 1))}
 
 
-def loss(network: nn.Module, batch: Batch, stage: Stage) -> Losses:
+def loss(network: Network, batch: Batch, stage: Stage) -> Losses:
     """Differences between the picture of a level and the target of its size."""
     assert isinstance(network, HdrIsp)
     level = stage.options.get("level", OPTIONS["level"])
@@ -104,7 +105,7 @@ def validation(scenes: list[pool.Scene]) -> list[tuple[Float32, Float32]]:
     return [(planes, simulate.finished(light)) for planes, light in shots]
 
 
-def score(network: nn.Module, stage: Stage, held_out: list[tuple[Float32, Float32]]) -> Scores:
+def score(network: Network, stage: Stage, held_out: list[tuple[Float32, Float32]]) -> Scores:
     """Mean PSNR, SSIM and CIE dE76 of the pictures of the stage's level; `error` is minus the PSNR."""
     assert isinstance(network, HdrIsp)
     level = stage.options.get("level", OPTIONS["level"])

@@ -1,0 +1,163 @@
+"""What the networks that expand have in common under training: photographs, losses of light, validation."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hdrcli import camera, codecs
+from hdrcli.color import LUMINANCE_709, Float32
+from hdrcli.errors import ReadError
+from hdrcli.image import Transfer
+from hdrcli.layouts import Kind, Layout
+from hdrcli.metrics import hanji, pu
+from hdrcli.network import Network
+from hdrcli.training import pool, simulate
+from hdrcli.training.course import Sample, Scores
+
+KINDS: tuple[Kind, ...] = ("scenes", "ldr-hdr")
+CLIPPED = 250 / 255  # code value from which an input pixel counts as clipped
+VALIDATION = 12  # pictures at most
+
+_BRIGHTEST = 65504.0  # light that validation takes as an answer
+_UNITS = 30.0  # PU21 units that count as an error of 1
+_FAINTEST = 1e-3  # light added before logarithms, in parts of what clips
+
+Codes = NDArray[np.uint8]
+Shoot = Callable[[int, np.random.Generator], tuple[Codes, Float32]]
+"""Gives a square photograph of that side, (H, W, 3) uint8, and its light, 1.0 where the camera clips."""
+
+Held = tuple[Tensor, Float32, NDArray[np.bool_]]
+"""A photograph held out for validation, (1, 3, H, W) in [0, 1], its light and where it clips, (H, W, 3) and (H, W)."""
+
+
+# ------------------------------------------------------------------------------------------------- photographs
+
+
+def photographs(layout: Layout, seed: int) -> Shoot:
+    """Where photographs come from: scenes through the virtual camera, or pairs of files."""
+    if layout.kind == "ldr-hdr":
+        return partial(_from_pairs, layout)
+    return partial(_from_scenes, sources(layout, seed))
+
+
+def sources(layout: Layout, seed: int) -> list[pool.Float16]:
+    """Views of scenes, kept in memory: some projected, some cut out."""
+    scenes = pool.read_scenes(layout)
+    return pool.views(scenes, 6, seed) + pool.windows(scenes, 3, seed + 1)
+
+
+def _from_scenes(views: list[pool.Float16], size: int, rng: np.random.Generator) -> tuple[Codes, Float32]:
+    scene = views[int(rng.integers(len(views)))].astype(np.float32)
+    shot = simulate.photograph(simulate.varied(scene, rng), rng, size=size)
+    return shot.codes, shot.light
+
+
+def _from_pairs(layout: Layout, size: int, rng: np.random.Generator) -> tuple[Codes, Float32]:
+    codes, light = read_pair(*layout.files[int(rng.integers(len(layout.files)))])
+    if min(codes.shape[:2]) < size:
+        source = layout.files[0][0].parent
+        raise ReadError(f"pictures in {source} are smaller than {size} pixels", hint="set a smaller size in the recipe")
+    top, left = simulate.where_it_clips(codes >= 255 * CLIPPED, size, rng)
+    cut = slice(top, top + size), slice(left, left + size)
+    step = -1 if rng.random() < 0.5 else 1
+    return np.ascontiguousarray(codes[cut][:, ::step]), np.ascontiguousarray(light[cut][:, ::step])
+
+
+def read_pair(source: Path, reference: Path) -> tuple[Codes, Float32]:
+    """A photograph and its light, scaled so that as much of it reaches 1.0 as is clipped in the photograph."""
+    image, wanted = codecs.read(source), codecs.read(reference).require(Transfer.LINEAR, "training")
+    if image.transfer != Transfer.SRGB:
+        raise ReadError(f"{source} is linear light", hint="inputs are ordinary pictures")
+    if image.pixels.shape != wanted.shape:
+        (high, wide), (h, w) = wanted.shape[:2], image.pixels.shape[:2]
+        raise ReadError(
+            f"{source} has {w} x {h} pixels, but {reference.name} {wide} x {high}", hint="give pictures of one size"
+        )
+    light = np.where(np.isfinite(wanted), np.maximum(wanted, 0), np.float32(0))
+    gain = camera.exposure_for(light, float(np.mean(image.pixels.max(axis=2) >= 1)))
+    return np.rint(255 * image.pixels).astype(np.uint8), light * np.float32(gain)
+
+
+def sample(shoot: Shoot, size: int, rng: np.random.Generator) -> Sample:
+    """A patch as tensors: codes (3, size, size) in [0, 1], light (3, size, size)."""
+    codes, light = shoot(size, rng)
+    return {"codes": planes(codes.astype(np.float32) / 255), "light": planes(light)}
+
+
+def planes(picture: NDArray[np.floating]) -> Float32:
+    """(H, W, 3) to (3, H, W)."""
+    return np.ascontiguousarray(picture.transpose(2, 0, 1), np.float32)
+
+
+# ------------------------------------------------------------------------------------------------------ losses
+
+
+def clipped_pixels(codes: Tensor) -> Tensor:
+    """(N, 1, H, W): 1 where a channel of (N, 3, H, W) code values in [0, 1] is clipped, else 0."""
+    return (codes.amax(dim=1, keepdim=True) >= CLIPPED).float()
+
+
+def pu_error(light: Tensor, wanted: Tensor, where: Tensor) -> Tensor:
+    """RMS difference in PU21 units over (N, 1, H, W) weights, in parts of 30, averaged over pictures."""
+    error = ((pu21(light) - pu21(wanted)) / _UNITS).square().mean(dim=1, keepdim=True)
+    return _rms(error, where)
+
+
+def stops_error(light: Tensor, wanted: Tensor, where: Tensor) -> Tensor:
+    """RMS difference of log2 luminance over (N, 1, H, W) weights, averaged over pictures."""
+    weights = torch.from_numpy(LUMINANCE_709).to(light.device)[None, :, None, None]
+    found, expected = ((picture * weights).sum(dim=1, keepdim=True).clamp(min=0) for picture in (light, wanted))
+    return _rms(torch.log2((found + _FAINTEST) / (expected + _FAINTEST)).square(), where)
+
+
+def pu21(light: Tensor) -> Tensor:
+    """`hdrcli.metrics.pu.pu21` of relative light for tensors, without its upper clamp."""
+    p = pu.PARAMETERS
+    power = (pu.WHITE * light).clamp(min=0.005) ** p[3]
+    return p[6] * (((p[0] + p[1] * power) / (1 + p[2] * power)) ** p[4] - p[5])
+
+
+def _rms(squares: Tensor, where: Tensor) -> Tensor:
+    count = where.sum(dim=(1, 2, 3)).clamp(min=1)
+    return torch.sqrt((squares * where).sum(dim=(1, 2, 3)) / count + 1e-6).mean()
+
+
+# ------------------------------------------------------------------------------------------------- validation
+
+
+def held_out(layout: Layout) -> list[Held]:
+    """Fixed photographs for validation, 3 to 15 % clipped, each kind of camera as often as the others."""
+    if layout.kind == "ldr-hdr":
+        step = -(-len(layout.files) // VALIDATION)
+        return [_held(*read_pair(*files)) for files in layout.files[::step]]
+    rng = np.random.default_rng(2024)
+    step = -(-len(layout.files) // VALIDATION)
+    views = pool.views(pool.read_scenes(layout)[::step], 1, 7)
+    shots = []
+    for index, view in enumerate(views):
+        kind = camera.KINDS[index % len(camera.KINDS)]
+        shot = simulate.photograph(view.astype(np.float32), rng, kind=kind, shares=(0.03, 0.15))
+        shots.append(_held(shot.codes, shot.light))
+    return shots
+
+
+def _held(codes: Codes, light: Float32) -> Held:
+    image = torch.from_numpy(planes(codes.astype(np.float32) / 255))[None]
+    return image, light, codes.max(axis=2) >= 255 * CLIPPED
+
+
+def score(network: Network, shots: list[Held]) -> Scores:
+    """Mean scores of the protocol of Hanji et al.; `error` weighs the clipped pixels and all pixels together."""
+    rows = []
+    for image, light, clipped in shots:
+        with torch.inference_mode():
+            seen = network.whole(image.to(next(network.parameters()).device)).float().cpu()
+        output = np.nan_to_num(seen[0].permute(1, 2, 0).numpy(), posinf=_BRIGHTEST).clip(0, _BRIGHTEST)
+        rows.append(hanji.scores(hanji.align(output, light, clipped), light, clipped))
+    scores = {name: float(np.nanmean([row[name] for row in rows])) for name in rows[0]}
+    return {**scores, "error": 10 * scores["stops_clip"] - scores["pu_psnr_clip"] - scores["pu_psnr"]}
