@@ -1,6 +1,6 @@
 """HDRCNN: an autoencoder that predicts the light of saturated pixels in the log domain (Eilertsen et al. 2017)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +22,32 @@ class Hdrcnn(Network):
 
     The authors' options --gamma G and --scaling S are the caller's: feed min(1, S x)^(1/G) and raise the result to G.
 
-    width: channels at full size, 64 in the paper.
+    width: channels at full size, 64 in the paper. camera_curve: whether light that is not clipped comes from the
+    inverse of the mean camera curve that the paper trains with, rather than from the square that it predicts with.
     """
 
-    def __init__(self, width: int = 64) -> None:
+    def __init__(self, width: int = 64, camera_curve: bool = False) -> None:
         super().__init__()
         if width < 1:
             raise UsageError(f"the width of hdrcnn must be positive, not {width}", hint="the paper's width is 64")
         self.tiling = Tiling(multiple_of=32, halo=REACH, minimum=32)
         self.autoencoder = Autoencoder(width, DeconvolutionUp, log_skip)
+        self.unclipped: Callable[[Tensor], Tensor] = inverse_camera_curve if camera_curve else torch.square
 
     def forward(self, tile: Tensor, context: Context) -> Tensor:
-        """The input squared, blended into the prediction where its largest channel passes 0.95."""
+        """The light of unclipped pixels, blended into the prediction where the largest channel passes 0.95."""
         alpha = highlight_mask(tile, MASK_RAMP)
         predicted: Tensor = self.autoencoder(tile).exp() - LOG_OFFSET
-        return (1 - alpha) * tile.square() + alpha * predicted
+        return (1 - alpha) * self.unclipped(tile) + alpha * predicted
 
     def finish(self, output: Tensor, image: Tensor, context: Context) -> Tensor:
         """Light is not negative; the prediction may be, by up to 1/255."""
         return output.clamp(min=0)
+
+
+def inverse_camera_curve(codes: Tensor) -> Tensor:
+    """Light in [0, 1] of code values in [0, 1]: the inverse of (1 + s) x^n / (x^n + s), n = 0.9, s = 0.6."""
+    return (0.6 * codes / (1.6 - codes)) ** (1 / 0.9)
 
 
 def log_skip(features: Tensor) -> Tensor:
@@ -73,6 +80,7 @@ SPEC = NetSpec(
     deviations=(
         "the picture keeps its size: it is extended by mirroring to a multiple of 32 and cropped back, where the "
         "authors crop and resize it to 1024x768 or to the size asked for",
+        "with the option camera_curve, unclipped light follows the paper's mean camera curve, not the square",
     ),
     tiny={"width": 4},
 )

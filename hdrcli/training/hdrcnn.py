@@ -5,7 +5,7 @@ equations 5 to 8), direct, its equation 4; pu and stops, errors of the finished 
 Options of a stage: size, the side of patches, a multiple of 32.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -39,6 +39,7 @@ def course(data: Data, recipe: Recipe, budget: loop.Budget, seed: int) -> Course
         sample=lambda stage, rng: expand.sample(shoot, {**OPTIONS, **stage.options}["size"], rng),
         loss=loss,
         score=lambda network, stage: expand.score(network, shots),
+        sheet=lambda network: expand.sheet(network, shots),
     )
 
 
@@ -63,10 +64,10 @@ def loss(network: Network, batch: Batch, stage: Stage) -> Losses:
     codes, light = batch["codes"], batch["light"]
     mask = highlight_mask(codes, MASK_RAMP)
     predicted, wanted = network.autoencoder(codes).float(), torch.log(light + LOG_OFFSET)
-    finished = (1 - mask) * codes.square() + mask * (predicted.exp() - LOG_OFFSET)
+    finished = (1 - mask) * network.unclipped(codes) + mask * (predicted.exp() - LOG_OFFSET)
     (bright, detail), (bright_wanted, detail_wanted) = separated(predicted), separated(wanted)
     clipped = expand.clipped_pixels(codes)
-    known = {
+    known: Mapping[str, Callable[[], Tensor]] = {
         "illumination": lambda: (mask * (bright - bright_wanted)).square().mean(),
         "reflectance": lambda: (mask * (detail - detail_wanted)).square().mean(),
         "direct": lambda: (mask * (predicted - wanted)).square().mean(),
