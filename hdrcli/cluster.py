@@ -54,11 +54,20 @@ def run(
     if any(STREAM in (job.source, job.target) for job in jobs):
         raise UsageError("standard input and output are on this machine alone", hint="name files, or URLs")
     data = pickle.dumps(stages)
-    futures = [cluster.submit(_carry, __version__, data, _absolute(job)) for job in jobs]
-    for job, future in zip(jobs, futures, strict=True):
+
+    def submitted(job: Job) -> "Future[list[Outcome]]":
+        return cluster.submit(_carry, __version__, data, _absolute(job))
+
+    def settled(future: "Future[list[Outcome]]") -> bool:
         while not (future.done() or stopped.is_set()):
             wait([future], timeout=_LOOK_EVERY)
-        if future.done():
+        return future.done()
+
+    futures = [submitted(job) for job in jobs]
+    for job, future in zip(jobs, futures, strict=True):
+        if settled(future) and isinstance(future.exception(), cluster.lost):
+            future = submitted(job)  # it may only have waited on a worker that another file ended
+        if settled(future):
             yield _outcomes(job, future, cluster.lost)
 
 

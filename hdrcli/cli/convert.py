@@ -127,7 +127,7 @@ def _begun(
     if cluster is not None:
         if not cluster.workers:
             render.say(f"{shared.backend} has no workers yet: waiting for them")
-        return clusters.run(jobs, conversion, cluster, stopped=stopped)
+        return clusters.run(jobs, conversion.in_one_precision(), cluster, stopped=stopped)
     chosen = infer.describe(shared.compute())
     if shared.verbose:
         render.say(f"{conversion.way.model.card.name} on {chosen.device}, {chosen.precision} ({chosen.reason})")

@@ -6,13 +6,14 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
-from hdrcli import codecs, files, zoo
+from hdrcli import codecs, files, infer, zoo
 from hdrcli.batch import Check, Outcome, failure
 from hdrcli.codecs import WriteOptions
 from hdrcli.errors import HdrError
 from hdrcli.files import STREAM, Job
+from hdrcli.infer import Compute
 from hdrcli.isolation import Decoders
 from hdrcli.tasks.common import Made
 from hdrcli.tasks.preview import preview
@@ -21,10 +22,15 @@ Decoded = TypeVar("Decoded")
 
 
 class Way(Protocol):
-    """How one picture is made by `model`: what `develop` and `expand` differ in."""
+    """How one picture is made by `model`, a dataclass: what `develop` and `expand` differ in."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def model(self) -> zoo.Model: ...
+
+    @property
+    def compute(self) -> Compute: ...
 
     @property
     def reader(self) -> Callable[..., Any]:
@@ -48,6 +54,12 @@ class Conversion:
     options: WriteOptions
     overwrite: bool = False
     preview: bool = False
+
+    def in_one_precision(self) -> "Conversion":
+        """The same in the precision that suits this machine, wherever it runs: those of a cluster may differ."""
+        here = infer.describe(replace(self.way.compute, device="auto"), self.way.model.network)
+        compute = replace(self.way.compute, precision=here.precision)
+        return replace(self, way=replace(self.way, compute=compute))
 
     def skipped(self, job: Job) -> list[Outcome]:
         """One outcome for each output, where all are there."""
