@@ -185,6 +185,7 @@ def test_reports_follow_the_run(tmp_path: Path) -> None:
     loop.train(replace(run(tmp_path), watch=reports.append))
     assert [report.step for report in reports] == list(range(1, 21))
     assert [report.stage for report in reports] == ["first"] * 5 + ["second"] * 15
+    assert all(0 <= report.left < 60 for report in reports) and reports[-1].left == 0
     assert reports[4].done == pytest.approx(0.25) and reports[-1].done == pytest.approx(1)
     assert [report.step for report in reports if report.scores] == [5, 10, 15, 20]
     assert reports[7].losses["size"] == 0 < reports[-1].losses["size"]

@@ -3,15 +3,12 @@
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from hdrcli.cli import render
-from hdrcli.errors import UsageError
-
-if TYPE_CHECKING:
-    from hdrcli.training.loop import Report
+from hdrcli.cli import render, traintable
+from hdrcli.errors import HdrError, UsageError
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 _WHAT = {"rich_help_panel": "What is trained"}
@@ -45,6 +42,8 @@ def train(
     workers: Annotated[
         int | None, typer.Option(min=0, metavar="N", help="Processes that make samples.", **_RUN)
     ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Only read all data once and list what is unusable.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Say only what is wrong.")] = False,
 ) -> None:
     """Train a network on data of your own, by a recipe.
 
@@ -67,22 +66,25 @@ def train(
         resume=resume,
         overwrite=overwrite,
     )
+    if check:
+        _check(task.faults(order))
+        return
     try:
-        card = task.train(order, watch=_say)
+        with traintable.watching(quiet=quiet) as watch:
+            card = task.train(order, watch=watch)
     except KeyboardInterrupt:
         render.say(f"stopped; everything is saved in {order.place}: go on with --resume")
         raise
     render.say(f"{card.name} is ready: {card.weights}")
 
 
-def _say(report: "Report") -> None:
-    if report.scores:
-        losses, scores = (
-            "  ".join(f"{name} {value:.3f}" for name, value in numbers.items())
-            for numbers in (report.losses, report.scores)
-        )
-        pace = f"{report.speed:.2f} samples/s, waiting {report.waiting:.0%}, {report.left / 60:.0f} min left"
-        render.say(f"{report.done:4.0%}  {report.stage}  step {report.step}  {losses}  |  {scores}  |  {pace}")
+def _check(faults: "list[tuple[Path, HdrError]]") -> None:
+    """Says which files cannot be used; exit code 1 if there are any."""
+    for path, error in faults:
+        render.failed_file(path, error.message, error.hint)
+    render.say(f"{len(faults)} files cannot be used" if faults else "all data can be used")
+    if faults:
+        raise typer.Exit(1)
 
 
 def duration(text: str) -> float:

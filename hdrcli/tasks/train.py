@@ -18,7 +18,9 @@ from hdrcli.errors import HdrError, ReadError, UsageError
 from hdrcli.files import atomic_write
 from hdrcli.training import data as found_data
 from hdrcli.training import loop, parallel, recipe, speed, state
+from hdrcli.training.course import Course
 from hdrcli.training.data import Data
+from hdrcli.training.journal import PICTURES, Journal, write_picture
 from hdrcli.training.loop import Budget, Ended, Report, Run, Settings
 from hdrcli.training.recipe import Recipe
 
@@ -79,16 +81,25 @@ def train(order: Order, *, watch: Callable[[Report], None] = lambda report: None
         course = _module(order.net).course(data, chosen, budget, settings.seed)
         state.require_space(course.network, order.place)
         _note(order, chosen, budget, settings)
+        journal = Journal(order.place, resume=order.resume)
+
+        def follow(report: Report) -> None:
+            journal(report)
+            watch(report)
+
         run = Run(
             course=course,
             recipe=chosen,
             budget=budget,
             folder=order.place,
             settings=settings,
-            watch=watch,
+            watch=follow,
             stop=stop.is_set,
         )
         ended = loop.train(run, resume=order.resume)
+        if parallel.leads():
+            journal.close()
+            _show(course, chosen, order.place)
     card = _keep(order, chosen, budget, settings, data, ended)
     if ended.failed:
         hint = f"lower the rate in {order.place / RECIPE}, or use --precision fp32, and continue with --resume"
@@ -98,6 +109,20 @@ def train(order: Order, *, watch: Callable[[Report], None] = lambda report: None
     if card is None:
         raise HdrError(f"{order.place} holds no validated weights", hint="begin anew with --overwrite")
     return card
+
+
+def faults(order: Order) -> list[tuple[Path, HdrError]]:
+    """Reads all data of an order once: the files that cannot be used, each with the error that says why."""
+    data = check_data(order)
+    return found_data.faults(data, found_data.READERS[data.train.kind])
+
+
+def _show(course: Course, chosen: Recipe, place: Path) -> None:
+    """Writes the sheet of validation pictures by the best weights, if there are any of the last stage."""
+    best = state.load_best(place, len(chosen.stages) - 1)
+    if best is not None and course.sheet is not None:
+        course.network.load_state_dict(best[0])
+        write_picture(place / PICTURES, course.sheet(course.network.eval()))
 
 
 def check_data(order: Order) -> Data:

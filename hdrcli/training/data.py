@@ -1,12 +1,17 @@
 """What a network learns from and is validated on, found in a folder."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hdrcli import layouts
+import numpy as np
+from numpy.typing import NDArray
+
+from hdrcli import camera, codecs, layouts
 from hdrcli.cards import Task
+from hdrcli.color import Float32
 from hdrcli.errors import HdrError, ReadError, UsageError
+from hdrcli.image import Transfer
 from hdrcli.layouts import Layout
 
 _VALIDATION = ("val", "test")
@@ -47,12 +52,36 @@ def _part(folder: Path, names: Sequence[str]) -> Layout:
     raise ReadError(f"{folder} has no folder {' or '.join(names)}", hint="put data into DIR/train and DIR/val")
 
 
-def faults(data: Data, read: Callable[[tuple[Path, ...]], object]) -> list[tuple[Path, HdrError]]:
+def read_pair(source: Path, reference: Path) -> tuple[NDArray[np.uint8], Float32]:
+    """A photograph and its light, scaled so that as much of it reaches 1.0 as is clipped in the photograph."""
+    image, wanted = codecs.read(source), codecs.read(reference).require(Transfer.LINEAR, "training")
+    if image.transfer != Transfer.SRGB:
+        raise ReadError(f"{source} is linear light", hint="inputs are ordinary pictures")
+    if image.pixels.shape != wanted.shape:
+        (high, wide), (h, w) = wanted.shape[:2], image.pixels.shape[:2]
+        raise ReadError(
+            f"{source} has {w} x {h} pixels, but {reference.name} {wide} x {high}", hint="give pictures of one size"
+        )
+    light = np.where(np.isfinite(wanted), np.maximum(wanted, 0), np.float32(0))
+    gain = camera.exposure_for(light, float(np.mean(image.pixels.max(axis=2) >= 1)))
+    return np.rint(255 * image.pixels).astype(np.uint8), light * np.float32(gain)
+
+
+def read_scene(source: Path) -> Float32:
+    """The light of a scene, (H, W, 3), finite and not negative."""
+    light = codecs.read(source).require(Transfer.LINEAR, "training")
+    return np.where(np.isfinite(light), np.maximum(light, 0), np.float32(0))
+
+
+READERS: Mapping[layouts.Kind, Callable[..., object]] = {"scenes": read_scene, "ldr-hdr": read_pair}
+
+
+def faults(data: Data, read: Callable[..., object]) -> list[tuple[Path, HdrError]]:
     """Reads everything once; the files that cannot be used, each with the error that says why."""
     found = []
     for files in (*data.train.files, *data.val.files):
         try:
-            read(files)
+            read(*files)
         except HdrError as error:
             found.append((files[0], error))
     return found

@@ -2,21 +2,19 @@
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hdrcli import camera, codecs
-from hdrcli.color import LUMINANCE_709, Float32
+from hdrcli import camera
+from hdrcli.color import LUMINANCE_709, Float32, srgb_encode
 from hdrcli.errors import ReadError
-from hdrcli.image import Transfer
 from hdrcli.layouts import Kind, Layout
 from hdrcli.metrics import hanji, pu
 from hdrcli.network import Network
-from hdrcli.training import pool, simulate
+from hdrcli.training import data, pool, simulate
 from hdrcli.training.course import Sample, Scores
 
 KINDS: tuple[Kind, ...] = ("scenes", "ldr-hdr")
@@ -58,7 +56,7 @@ def _from_scenes(views: list[pool.Float16], size: int, rng: np.random.Generator)
 
 
 def _from_pairs(layout: Layout, size: int, rng: np.random.Generator) -> tuple[Codes, Float32]:
-    codes, light = read_pair(*layout.files[int(rng.integers(len(layout.files)))])
+    codes, light = data.read_pair(*layout.files[int(rng.integers(len(layout.files)))])
     if min(codes.shape[:2]) < size:
         source = layout.files[0][0].parent
         raise ReadError(f"pictures in {source} are smaller than {size} pixels", hint="set a smaller size in the recipe")
@@ -66,21 +64,6 @@ def _from_pairs(layout: Layout, size: int, rng: np.random.Generator) -> tuple[Co
     cut = slice(top, top + size), slice(left, left + size)
     step = -1 if rng.random() < 0.5 else 1
     return np.ascontiguousarray(codes[cut][:, ::step]), np.ascontiguousarray(light[cut][:, ::step])
-
-
-def read_pair(source: Path, reference: Path) -> tuple[Codes, Float32]:
-    """A photograph and its light, scaled so that as much of it reaches 1.0 as is clipped in the photograph."""
-    image, wanted = codecs.read(source), codecs.read(reference).require(Transfer.LINEAR, "training")
-    if image.transfer != Transfer.SRGB:
-        raise ReadError(f"{source} is linear light", hint="inputs are ordinary pictures")
-    if image.pixels.shape != wanted.shape:
-        (high, wide), (h, w) = wanted.shape[:2], image.pixels.shape[:2]
-        raise ReadError(
-            f"{source} has {w} x {h} pixels, but {reference.name} {wide} x {high}", hint="give pictures of one size"
-        )
-    light = np.where(np.isfinite(wanted), np.maximum(wanted, 0), np.float32(0))
-    gain = camera.exposure_for(light, float(np.mean(image.pixels.max(axis=2) >= 1)))
-    return np.rint(255 * image.pixels).astype(np.uint8), light * np.float32(gain)
 
 
 def sample(shoot: Shoot, size: int, rng: np.random.Generator) -> Sample:
@@ -134,7 +117,7 @@ def held_out(layout: Layout) -> list[Held]:
     """Fixed photographs for validation, 3 to 15 % clipped, each kind of camera as often as the others."""
     if layout.kind == "ldr-hdr":
         step = -(-len(layout.files) // VALIDATION)
-        return [_held(*read_pair(*files)) for files in layout.files[::step]]
+        return [_held(*data.read_pair(*files)) for files in layout.files[::step]]
     rng = np.random.default_rng(2024)
     step = -(-len(layout.files) // VALIDATION)
     views = pool.views(pool.read_scenes(layout)[::step], 1, 7)
@@ -161,3 +144,15 @@ def score(network: Network, shots: list[Held]) -> Scores:
         rows.append(hanji.scores(hanji.align(output, light, clipped), light, clipped))
     scores = {name: float(np.nanmean([row[name] for row in rows])) for name in rows[0]}
     return {**scores, "error": 10 * scores["stops_clip"] - scores["pu_psnr_clip"] - scores["pu_psnr"]}
+
+
+def sheet(network: Network, shots: list[Held]) -> NDArray[np.uint8]:
+    """Rows of a photograph, then its light by the network and as it was, both two stops down to show highlights."""
+    rows = []
+    for image, light, clipped in shots[:6]:
+        with torch.inference_mode():
+            seen = network.whole(image.to(next(network.parameters()).device)).float().cpu()
+        output = hanji.align(seen[0].permute(1, 2, 0).numpy(), light, clipped)
+        pictures = [srgb_encode(np.clip(np.float32(0.25) * picture, 0, 1)) for picture in (output, light)]
+        rows.append(np.concatenate([image[0].permute(1, 2, 0).numpy(), *pictures], axis=1))
+    return np.asarray(np.rint(255 * np.concatenate(rows)), np.uint8)

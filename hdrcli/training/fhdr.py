@@ -35,6 +35,7 @@ def course(data: Data, recipe: Recipe, budget: loop.Budget, seed: int) -> Course
         sample=lambda stage, rng: expand.sample(shoot, {**OPTIONS, **stage.options}["size"], rng),
         loss=loss,
         score=lambda network, stage: expand.score(network, shots),
+        sheet=lambda network: expand.sheet(network, shots),
     )
 
 

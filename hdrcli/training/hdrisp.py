@@ -11,9 +11,10 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
-from hdrcli.color import Float32
+from hdrcli.color import Float32, srgb_encode
 from hdrcli.layouts import Kind
 from hdrcli.losses import hellinger, rgb_uv_histogram
 from hdrcli.metrics import pictures
@@ -50,6 +51,7 @@ def course(data: Data, recipe: Recipe, budget: loop.Budget, seed: int) -> Course
         sample=lambda stage, rng: sample(sources, stage, rng),
         loss=loss,
         score=lambda network, stage: score(network, stage, held_out),
+        sheet=lambda network: sheet(network, held_out),
     )
 
 
@@ -118,3 +120,16 @@ def score(network: Network, stage: Stage, held_out: list[tuple[Float32, Float32]
         rows.append((pictures.psnr(seen, wanted), pictures.ssim(seen, wanted), pictures.delta_e76(seen, wanted)))
     psnr, ssim, delta = (float(value) for value in np.mean(rows, axis=0))
     return {"psnr": psnr, "ssim": ssim, "dE76": delta, "error": -psnr}
+
+
+def sheet(network: Network, held_out: list[tuple[Float32, Float32]]) -> NDArray[np.uint8]:
+    """Rows of what the sensor saw, the network's picture, and the target."""
+    rows = []
+    for planes, target in held_out[:6]:
+        with torch.inference_mode():
+            image = torch.from_numpy(planes)[None].to(next(network.parameters()).device)
+            seen = network.whole(image)[0].permute(1, 2, 0).float().cpu().numpy()
+        blue, gr, red, gb = planes
+        plain = np.stack([red, (gr + gb) / 2, blue], axis=2).repeat(2, axis=0).repeat(2, axis=1)
+        rows.append(np.concatenate([srgb_encode(plain.clip(0, 1)), seen, target], axis=1))
+    return np.asarray(np.rint(255 * np.concatenate(rows).clip(0, 1)), np.uint8)

@@ -291,9 +291,9 @@ class _Meter:
         self._steps, self._seconds, self._waited = self._steps + 1, self._seconds + seconds, self._waited + waited
 
     def report(self, step: int, done: float, rate: float, scores: Scores, best: bool) -> Report:
-        left = (1 - done) * self._budget.seconds
-        if math.isinf(left):
-            left = self._seconds * (1 - done) / (done - self._began_at)
+        whole = self._budget.seconds
+        if math.isinf(whole):
+            whole = self._seconds / (done - self._began_at)
         return Report(
             stage=self._stage.name,
             step=step,
@@ -302,7 +302,7 @@ class _Meter:
             rate=rate,
             speed=self._stage.batch * self._steps / self._seconds,
             waiting=self._waited / self._seconds,
-            left=left,
+            left=(1 - done) * whole,
             scores=scores,
             best=best,
         )

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hdrcli import camera, codecs
+from hdrcli import camera
 from hdrcli.color import Float32
-from hdrcli.image import Transfer
 from hdrcli.layouts import Layout
+from hdrcli.training import data
 
 Float16 = NDArray[np.float16]
 
@@ -26,8 +26,7 @@ class Scene:
 
 def read_scenes(layout: Layout) -> list[Scene]:
     """All scenes of a folder. ReadError names a file that cannot be used."""
-    images = [(path, codecs.read(path).require(Transfer.LINEAR, "training")) for (path,) in layout.files]
-    return [Scene(path.stem, np.maximum(pixels, 0), "puresky" in path.stem) for path, pixels in images]
+    return [Scene(path.stem, data.read_scene(path), "puresky" in path.stem) for (path,) in layout.files]
 
 
 def views(scenes: list[Scene], per_scene: int, seed: int) -> list[Float16]:

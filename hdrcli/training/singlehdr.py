@@ -52,6 +52,7 @@ def course(data: Data, recipe: Recipe, budget: loop.Budget, seed: int) -> Course
         sample=lambda stage, rng: sample(views, stage, rng),
         loss=loss,
         score=lambda network, stage: expand.score(network, shots),
+        sheet=lambda network: expand.sheet(network, shots),
     )
 
 
