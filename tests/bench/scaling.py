@@ -29,7 +29,7 @@ from hdrcli.tasks.convert import Conversion
 from hdrcli.tasks.expand import Expansion
 
 PICTURES = 16
-SIZE = (480, 640)
+SIZE = (768, 1024)
 
 
 def main() -> None:
