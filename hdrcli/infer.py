@@ -117,7 +117,7 @@ def run(network: Network, planes: Float32, compute: Compute, check: Check = go_o
             output, tiles = _run_once(network, planes, device, precision, tile, batch, check)
             break
         except (RuntimeError, MemoryError) as error:
-            if not _is_for_memory(error):
+            if not is_for_memory(error):
                 raise
             tile, batch = _smaller(tile, batch, max(planes.shape[1:]))
         if device.type == "cuda":
@@ -200,7 +200,7 @@ def _smaller(tile: int, batch: int, side: int) -> tuple[int, int]:
     return tile, batch
 
 
-def _is_for_memory(error: Exception) -> bool:
+def is_for_memory(error: Exception) -> bool:
     """Whether an allocation failed; on the CPU torch says so in the words of a RuntimeError alone."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator:" in str(error)
 

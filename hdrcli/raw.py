@@ -4,7 +4,6 @@ Whatever had to be guessed or repaired is said in the notes; a file that gives n
 """
 
 import math
-import struct
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 import rawpy
 from numpy.typing import NDArray
 
-from hdrcli.codecs import _ifd, _opencv, _shading
+from hdrcli.codecs import _ifd, _shading, png
 from hdrcli.codecs._rawexif import EXPOSURE_TIME, F_NUMBER, FOCAL_LENGTH, ISO, MAKE, collect, tiff_part
 from hdrcli.codecs.dng import PATTERNS
 from hdrcli.color import Float32, Float64
@@ -22,13 +21,12 @@ from hdrcli.errors import ReadError
 from hdrcli.files import content
 from hdrcli.image import Metadata
 from hdrcli.libraw import RECOPY, opened
-from hdrcli.limits import check_size
 from hdrcli.rawtypes import SUFFIXES
-from hdrcli.sensor import Mosaic, align, clip_levels, from_xyz, grey_world
+from hdrcli.sensor import Mosaic, align, clip_levels, from_xyz, grey_world, surface_balance
 
 __all__ = ["SUFFIXES", "TYPICAL_MATRIX", "Balance", "Feed", "read"]
 
-Balance = Literal["camera", "auto", "daylight"]
+Balance = Literal["camera", "as-shot", "auto", "daylight"]
 Feed = Literal["canonical", "native"]
 
 TYPICAL_MATRIX = np.array([[1.60, -0.45, -0.15], [-0.15, 1.50, -0.35], [0.02, -0.45, 1.43]])  # mean of seven cameras
@@ -42,8 +40,9 @@ _SMALLEST_CROP = 0.55  # of a side; LibRaw's own limit for taking a crop serious
 def read(source: Path | bytes, *, name: str = "", balance: Balance = "camera", sensor: Feed = "canonical") -> Mosaic:
     """Reads a camera RAW file, or its bytes, as a Bayer mosaic with its levels, white balance and camera matrix.
 
-    name: what to call the input in messages, its file name by default. balance: the camera's white balance, daylight
-    or an estimate from the picture; one that the file lacks is replaced, with a note. sensor: for "canonical", a DNG's
+    name: what to call the input in messages, its file name by default. balance: the camera's white balance, mended
+    where a large surface shows a cast or exactly as shot, daylight, or an estimate from the picture; one that the file
+    lacks is replaced, with a note. sensor: for "canonical", a DNG's
     map of its lens shading is applied; "native" leaves the counts as they are, and also takes a single-channel PNG, as
     the Zurich RAW to RGB data set stores mosaics (RGGB, 10-bit scale). Sensors that are not Bayer ones are demosaiced
     by LibRaw and sampled again. Raises ReadError.
@@ -58,9 +57,7 @@ def read(source: Path | bytes, *, name: str = "", balance: Balance = "camera", s
 
 
 def _from_png(data: bytes, label: str, sensor: Feed) -> Mosaic:
-    width, height = struct.unpack_from(">II", data.ljust(24, b"\0"), 16)
-    check_size(width, height, label)
-    counts = _opencv.decode(data, label)
+    counts = png.stored(data, label)
     if counts.ndim != 2 or min(counts.shape) < 2:
         raise ReadError(f"{label} is a finished PNG picture, not a camera RAW file", hint="use hdr expand")
     if sensor != "native":
@@ -138,6 +135,9 @@ def _from_libraw(data: bytes, label: str, balance: Balance, sensor: Feed) -> Mos
     )
     if multipliers is None:
         mosaic = _balanced_by_eye(mosaic, asked=balance == "auto", notes=notes)
+    elif balance == "camera" and (mended := surface_balance(mosaic)) is not None:
+        mosaic = replace(mosaic, balance=mended)
+        notes.append("a warm surface that fills the picture was taken for grey; --wb as-shot leaves it warm")
     return replace(mosaic, meta=Metadata(exif=exif, bits=bits, notes=tuple(notes)))
 
 
@@ -222,9 +222,9 @@ def _multipliers(raw: rawpy.RawPy, balance: Balance, notes: list[str]) -> Float6
     camera, daylight = raw.camera_whitebalance, raw.daylight_whitebalance
     if raw.num_colors != 3 or (raw.raw_type == rawpy.RawType.Stack and _is_even(camera)):
         return np.ones(3)
-    if balance == "auto" or (balance == "camera" and _is_even(camera)):
+    if balance == "auto" or (balance != "daylight" and _is_even(camera)):
         return None
-    first, second, other = (camera, daylight, "daylight") if balance == "camera" else (daylight, camera, "camera")
+    first, second, other = (daylight, camera, "camera") if balance == "daylight" else (camera, daylight, "daylight")
     if _is_balance(first):
         return _green_one(first)
     if _is_balance(second):

@@ -6,19 +6,29 @@ import signal
 import struct
 import subprocess
 import sys
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import fuzzing
+import killing
 import numpy as np
 import pytest
+import torch
 from picture_files import chunk, tiff
 from program import write_mosaic, write_picture
+from standins import Square, known_model
+from torch import Tensor
 
-from hdrcli import codecs, files
-from hdrcli.errors import WriteError
+from hdrcli import codecs, files, infer
+from hdrcli.errors import OutOfMemoryError, WriteError
 from hdrcli.image import Image, Transfer
+from hdrcli.infer import Compute
+from hdrcli.network import Context, Network
+from hdrcli.tasks import expand
+from hdrcli.tiling import Tiling
 
 pytestmark = [
     pytest.mark.usefixtures("here"),
@@ -341,3 +351,91 @@ def test_files_that_may_not_grow() -> None:
         signal.signal(signal.SIGXFSZ, handler)
     assert len(said) == len(WRITTEN), said
     assert list(Path("out").iterdir()) == []
+
+
+class Hungry(Network):
+    """Squares numbers, and needs more memory than there is for tiles of more than `most` pixels."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.tiling = Tiling(multiple_of=8)
+        self.most = most
+
+    def forward(self, tile: Tensor, context: Context) -> Tensor:
+        if tile.shape[2] * tile.shape[3] > self.most:
+            torch.empty(1 << 60)
+        return tile**2
+
+
+def test_too_little_memory_of_the_cpu_leads_to_smaller_tiles() -> None:
+    planes = np.random.default_rng(0).random((3, 300, 280), np.float32)
+    result = infer.run(Hungry(100 * 100), planes, Compute(device="cpu", precision="fp32"))
+    np.testing.assert_allclose(result.pixels, np.moveaxis(planes, 0, 2) ** 2)
+    assert result.tiles >= 9
+    with pytest.raises(OutOfMemoryError, match="even in the smallest tiles"):
+        infer.run(Hungry(0), planes, Compute(device="cpu", precision="fp32"))
+
+
+def test_a_picture_too_large_for_memory_fails_alone(hdr: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = expand.expand_image
+
+    def hungry(model: Any, image: Image, **settings: Any) -> Any:
+        if image.width == 80:
+            torch.empty(1 << 60)
+        return real(model, image, **settings)
+
+    monkeypatch.setattr(expand, "expand_image", hungry)
+    for name, width in (("a", 64), ("large", 80), ("z", 64)):
+        write_picture(f"in/{name}.png", size=(40, width))
+    done = hdr("expand", "in", "-o", "out")
+    assert done.code == 1
+    assert "in/large.png: there is not enough memory for this picture (use fewer --jobs)" in done.err
+    assert sorted(path.name for path in Path("out").iterdir()) == ["a.exr", "z.exr"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="batches are forked")
+def test_a_killed_batch_loses_and_redoes_nothing() -> None:
+    killing.check(2)
+
+
+def test_damaged_files_of_every_kind_are_read_or_refused() -> None:
+    assert fuzzing.check(300, number=1)["refused"] > 100
+
+
+def test_two_runs_on_one_folder_do_not_fight(monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(6):
+        write_picture(f"in/{number}.png", size=(100, 120))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    command = [sys.executable, "-m", "hdrcli", "expand", "in", "-q", "--json", "--jobs", "1", "-o"]
+    subprocess.run([*command, "alone"], check=True, capture_output=True)
+    runs = [subprocess.Popen([*command, "out"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
+    for run in runs:
+        out, err = run.communicate()
+        assert run.returncode == 0, err
+        assert len(out.splitlines()) == 6
+    assert {path.name: path.read_bytes() for path in Path("out").iterdir()} == {
+        path.name: path.read_bytes() for path in Path("alone").iterdir()
+    }
+
+
+def test_ctrl_c_stops_within_the_tile_and_tells_what_is_finished(hdr: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, tiles = Square.forward, []
+
+    def slow(self: Square, tile: Tensor, context: Context) -> Tensor:
+        tiles.append(tile.shape)
+        if len(tiles) == 6:  # the second picture's
+            os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.05)
+        return real(self, tile, context)
+
+    monkeypatch.setattr(Square, "forward", slow)
+    monkeypatch.setattr("hdrcli.tasks.common.model_for", lambda task, model: known_model(task))
+    for number in range(6):
+        write_picture(f"in/{number}.png", size=(64 * 4, 64))
+    done = hdr("expand", "in", "-o", "out", "--json", "--tile", "64", "--jobs", "2", "--precision", "fp32")
+    assert done.code == 130
+    assert len(tiles) <= 8, "it went on with the picture's other tiles"
+    assert [record["status"] for record in done.records] == ["written"]
+    assert "interrupted: 1 written in" in done.err
+    assert "; 5 left for another run" in done.err
+    assert [path.name for path in Path("out").iterdir()] == ["0.exr"]

@@ -32,10 +32,7 @@ _GAMMAS = {4: 2.2, 5: 2.8, 8: 1.0}
 def read(data: bytes, name: str) -> Image:
     """An sRGB image, or a linear one of a PQ file; 16-bit files keep their depth."""
     picture = _pillow.opened(PngImageFile, data, name)
-    try:
-        _pillow.opened(PngImageFile, data, name).verify()
-    except _pillow.FAULTS as error:
-        raise _display.damaged(name, error) from error
+    _verify(data, name)
     chunks = dict(_chunks(data))
     exif, xmp = _exif.stripped(chunks.get(b"eXIf", b"")), _pillow.xmp(picture)
     bits = chunks[b"IHDR"][8]
@@ -68,6 +65,20 @@ def write(image: Image, path: Path, options: WriteOptions) -> list[str]:
     marks += [(b"iTXt", _XMP + xmp)] if xmp else []
     path.write_bytes(_joined([head, *marks, *(chunk for chunk in rest if chunk[0] in _PIXELS), _END]))
     return [*notes, *remarks]
+
+
+def stored(data: bytes, name: str) -> NDArray[Any]:
+    """The samples as they are stored, (H, W) or (H, W, channels), whatever they mean. ReadError where damaged."""
+    _verify(data, name)
+    return _bare(data, name)
+
+
+def _verify(data: bytes, name: str) -> None:
+    """ReadError unless all chunks are whole, for OpenCV believes what they say of their size."""
+    try:
+        _pillow.opened(PngImageFile, data, name).verify()
+    except _pillow.FAULTS as error:
+        raise _display.damaged(name, error) from error
 
 
 def _bare(data: bytes, name: str) -> NDArray[Any]:

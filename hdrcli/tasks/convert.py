@@ -78,7 +78,12 @@ class Conversion:
 
     def process(self, job: Job, decoded: Any, check: Check) -> Made:
         """The picture through the network."""
-        return self.way.make(decoded, check)
+        try:
+            return self.way.make(decoded, check)
+        except RuntimeError as error:
+            if not infer.is_for_memory(error):
+                raise
+            raise MemoryError from error
 
     def encode(self, job: Job, made: Made) -> list[Outcome]:
         """One outcome for each output."""
