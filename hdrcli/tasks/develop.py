@@ -18,11 +18,12 @@ from hdrcli.sensor import Mosaic, anchor, camera_linear, canonical, native, upri
 from hdrcli.tasks.common import Made, check_number, model_for, provenance
 
 Feed = Literal["canonical", "native"]
-Balance = Literal["camera", "auto", "daylight"]
+Balance = Literal["camera", "as-shot", "auto", "daylight"]
 
 DEFAULT_LOOK = "fusion"
 
 _MIDDLE = (0.05, 0.5)  # luminance of middle tones, in parts of white
+_SAMPLED = 500_000  # pixels in which middle tones are looked for
 
 
 class Clip(NamedTuple):
@@ -128,13 +129,14 @@ def develop_mosaic(
 
 
 def clip_of(mosaics: Sequence[Mosaic], balance: Balance, look: str | None) -> Clip:
-    """The exposure that suits these frames of a clip on average and, where it is estimated, their white balance.
+    """The exposure that suits these frames of a clip on average and, where pictures have a say in it, their balance.
 
     UsageError for a look that adapts to each picture.
     """
     if look == "reinhard":
         raise UsageError("the look reinhard adapts to each picture, so that a clip would flicker", hint="use fusion")
-    common = np.exp(np.mean([np.log(mosaic.balance) for mosaic in mosaics], axis=0)) if balance == "auto" else None
+    seen = balance in ("camera", "auto")
+    common = np.exp(np.mean([np.log(mosaic.balance) for mosaic in mosaics], axis=0)) if seen else None
     held = [mosaic if common is None else replace(mosaic, balance=common) for mosaic in mosaics]
     return Clip(float(np.exp(np.mean([np.log(anchor(camera_linear(mosaic))) for mosaic in held]))), common)
 
@@ -153,7 +155,9 @@ def _white(light: Float32, finished: Float32) -> float:
 
     light, finished: (H, W, 3) linear and sRGB-encoded; the white of the finished picture is that of SDR.
     """
-    bright, shown = luminance(light), luminance(srgb_decode(finished))
+    step = max(1, round((light[..., 0].size / _SAMPLED) ** 0.5))
+    sampled = np.s_[::step, ::step]
+    bright, shown = luminance(light[sampled]), luminance(srgb_decode(finished[sampled]))
     middle = (shown > _MIDDLE[0]) & (shown < _MIDDLE[1]) & (bright > 0)
     return SDR_WHITE * float(np.median(shown[middle] / bright[middle])) if middle.any() else SDR_WHITE
 
