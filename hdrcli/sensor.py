@@ -235,6 +235,37 @@ def grey_world(mosaic: Mosaic) -> Float64 | None:
     return np.array([2.0 ** -centre[0], 1.0, 2.0 ** -centre[1]])
 
 
+def surface_balance(mosaic: Mosaic) -> Float64 | None:
+    """White-balance multipliers of R, G, B, G = 1, that make a large, warm, almost grey surface grey; None without one.
+
+    Such a surface, a wall or the table under a chart in lamp light, has one colour over 45 % or more of the picture: it
+    is the mean of what lies within 0.12 stops of it, and the balance of `mosaic` leaves it warm by 0.2 to 0.45 stops.
+    """
+    levels = parts_of_white(mosaic)
+    blue, gr, red, gb = levels
+    scale = 64 / max(red.shape)
+    size = max(round(red.shape[1] * scale), 1), max(round(red.shape[0] * scale), 1)
+    planes = (red * mosaic.balance[0], (gr + gb) / 2, blue * mosaic.balance[2], clipped(levels, mosaic).max(axis=0))
+    red, green, blue, worst = (
+        cv2.resize(np.asarray(plane, np.float32), size, interpolation=cv2.INTER_AREA) for plane in planes
+    )
+    usable = (worst == 0) & (np.minimum(np.minimum(red, green), blue) > 0.003)
+    if not usable.any():
+        return None
+    casts = np.log2(np.stack([red, blue])[:, usable] / green[usable])
+    counts, *edges = np.histogram2d(*casts, bins=40, range=[[-1, 1], [-1, 1]])
+    peak = np.unravel_index(cv2.GaussianBlur(counts, (0, 0), 1.2).argmax(), counts.shape)
+    centre = np.array([edge[place] for edge, place in zip(edges, peak, strict=True)]) + 0.025
+    for _ in range(5):
+        near = np.hypot(*(casts - centre[:, None])) < 0.12
+        if near.any():
+            centre = casts[:, near].mean(axis=1)
+    warm = centre[0] > 0 > centre[1] and 0.2 <= np.hypot(*centre) <= 0.45
+    if not warm or near.sum() < 0.45 * usable.size:
+        return None
+    return np.asarray(mosaic.balance * 2.0 ** -np.array([centre[0], 0.0, centre[1]]), np.float64)
+
+
 def from_xyz(xyz_to_camera: Float64) -> Float64:
     """The matrix of a Mosaic from the published 3x3 matrix CIE XYZ (D65) to camera RGB, as dcraw and LibRaw derive it.
 

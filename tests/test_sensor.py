@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hdrcli import sensor
-from hdrcli.sensor import Mosaic
+from hdrcli import camera, sensor
+from hdrcli.sensor import Mosaic, surface_balance
 
 PATTERNS = ("RGGB", "BGGR", "GRBG", "GBRG")
 TURNS = {
@@ -182,3 +182,22 @@ def test_a_sensor_that_is_canonical_already_is_fed_as_it_is() -> None:
     black, matrix = np.zeros((2, 2), np.float32), np.eye(3)
     mosaic = sensor.Mosaic(counts, black, 1.0, np.ones(3), matrix, (0, 0, 12, 16))
     np.testing.assert_allclose(sensor.unpack(sensor.camera_linear(mosaic)), counts, atol=1e-6)
+
+
+def test_a_large_warm_surface_is_made_grey() -> None:
+    rng = np.random.default_rng(4)
+    wall = np.linspace(0.3, 0.5, 96)[:, None] * np.full((64, 96, 3), [1.2, 1.0, 0.9])
+    wall[:20] = rng.uniform(0.1, 0.5, (20, 96, 3))
+    sensor = camera.SensorModel(np.array([2.0, 1.0, 1.5]), np.eye(3), 0.0, 12, 1e-6, 1e-6)
+    mosaic = camera.record(wall.astype(np.float32), sensor, 0.001, rng)
+    found = surface_balance(mosaic)
+    assert found is not None
+    np.testing.assert_allclose(found, [2.0 / 1.2, 1.0, 1.5 / 0.9], rtol=0.01)
+
+
+@pytest.mark.parametrize("colour", [(1.0, 1.0, 1.0), (0.9, 1.0, 1.2), (2.0, 1.0, 0.4)], ids=("grey", "cold", "wood"))
+def test_surfaces_that_are_grey_cold_or_coloured_say_nothing(colour: tuple[float, float, float]) -> None:
+    rng = np.random.default_rng(4)
+    wall = np.linspace(0.2, 0.3, 96)[:, None] * np.full((64, 96, 3), colour)
+    sensor = camera.SensorModel(np.array([2.0, 1.0, 1.5]), np.eye(3), 0.0, 12, 1e-6, 1e-6)
+    assert surface_balance(camera.record(wall.astype(np.float32), sensor, 0.001, rng)) is None

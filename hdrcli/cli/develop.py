@@ -19,6 +19,7 @@ class Balance(StrEnum):
     """Where the white balance comes from."""
 
     CAMERA = "camera"
+    AS_SHOT = "as-shot"
     AUTO = "auto"
     DAYLIGHT = "daylight"
 
@@ -58,7 +59,10 @@ def develop(
     ] = None,
     quality: Annotated[int, typer.Option(min=1, max=100, help="Of JPEG, WebP, AVIF and JPEG XL.")] = 95,
     ev: Ev = 0.0,
-    wb: Annotated[Balance, typer.Option(help="White balance.")] = Balance.CAMERA,
+    wb: Annotated[
+        Balance,
+        typer.Option(help="White balance; camera is as-shot, mended where a large warm surface shows a cast."),
+    ] = Balance.CAMERA,
     sensor: Annotated[Feed, typer.Option(help="How sensor data are fed, as the weights want it.")] = Feed.CANONICAL,
     look: Annotated[
         Look | None, typer.Option(help="Tone mapping, for models that give linear light; fusion unless named.")
