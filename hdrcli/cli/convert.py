@@ -128,7 +128,8 @@ def _begun(
         if not cluster.workers:
             render.say(f"{shared.backend} has no workers yet: waiting for them")
         return clusters.run(jobs, conversion.in_one_precision(), cluster, stopped=stopped)
-    chosen = infer.describe(shared.compute())
+    network = conversion.way.model.network if shared.verbose else None
+    chosen = infer.describe(shared.compute(), network)
     if shared.verbose:
         render.say(f"{conversion.way.model.card.name} on {chosen.device}, {chosen.precision} ({chosen.reason})")
     workers = shared.jobs or min(_MOST_WORKERS, 1 + (os.cpu_count() or 1))
