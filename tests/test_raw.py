@@ -390,7 +390,7 @@ DAMAGED = {
     "dng_bits_33.dng": "damaged or coded in a way unknown",
     "dng_black_above_white.dng": "note: black level 2000",
     "dng_header_only_8.dng": "damaged or cut short",
-    "dng_huge_dimensions.dng": "too large",
+    "dng_huge_dimensions.dng": "more than the 1,000,000,000",
     "dng_ifd_loop.dng": "not a camera RAW file",
     "dng_strip_offset_past_end.dng": "damaged or cut short",
     "dng_trailing_garbage.dng": None,
