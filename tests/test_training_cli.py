@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -18,7 +19,7 @@ from hdrcli.cli.main import app
 from hdrcli.errors import HdrError, ReadError, UsageError
 from hdrcli.image import Image, Transfer
 from hdrcli.tasks import train as task
-from hdrcli.training import recipe
+from hdrcli.training import data, recipe
 
 TINY = """
 net = "{net}"
@@ -121,6 +122,28 @@ def test_pairs_are_learned_from_and_checked(models: Path, tmp_path: Path) -> Non
     (tmp_path / "train" / "LDR" / "b.png").write_bytes((tmp_path / "train" / "LDR" / "a.png").read_bytes())
     lonely = CliRunner().invoke(app, command("hdrcnn", tmp_path, tmp_path, "--check"))
     assert isinstance(lonely.exception, UsageError) and "holds 2 pictures" in lonely.exception.message
+
+
+def test_raw_pairs_are_learned_from_and_checked(models: Path, tmp_path: Path) -> None:
+    """In the layout of the Zurich data set: mosaics as PNG files with 10 bits, RGGB, and finished pictures."""
+    picture = scene.render(96, 64)
+    mosaic = np.empty((64, 96), np.uint16)
+    for row, column, channel in ((0, 0, 0), (0, 1, 1), (1, 0, 1), (1, 1, 2)):
+        mosaic[row::2, column::2] = np.rint(1023 * picture[row::2, column::2, channel].clip(0, 1))
+    for part in ("train", "test"):
+        for kind in ("huawei_raw", "canon"):
+            (tmp_path / part / kind).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / part / "huawei_raw" / "7.png"), mosaic)
+        codecs.write(Image(np.sqrt(picture.clip(0, 1)), Transfer.SRGB), tmp_path / part / "canon" / "7.jpg", "jpg")
+    arguments = command("hdrisp", tmp_path, tmp_path, "--steps", "1")
+    assert CliRunner().invoke(app, arguments, catch_exceptions=False).exit_code == 0
+    planes, target = data.read_raw_pair(*(tmp_path / "train" / name for name in ("huawei_raw/7.png", "canon/7.jpg")))
+    green = (planes[1] + planes[3]) / 2
+    seen = target[:, :, 1].reshape(32, 2, 48, 2).mean(axis=(1, 3))
+    assert np.corrcoef(np.sqrt(green).ravel(), seen.ravel())[0, 1] > 0.98
+    codecs.write(Image(np.full((64, 64, 3), 0.5, np.float32), Transfer.SRGB), tmp_path / "train/canon/7.jpg", "jpg")
+    checked = CliRunner().invoke(app, command("hdrisp", tmp_path, tmp_path, "--check"))
+    assert checked.exit_code == 1 and "96 x 64 pixels, but 7.jpg 64 x 64" in checked.output
 
 
 def order(scenes: Path, models: Path, tmp_path: Path, name: str = "mine", **more: object) -> task.Order:

@@ -46,7 +46,7 @@ def test_photographs_match_their_light(views: list[pool.Float16]) -> None:
 
 def test_mosaics_match_their_finished_pictures(views: list[pool.Float16]) -> None:
     stage = Stage(name="s", options={"size": [96, 128], "whole": True})
-    made = hdrisp.sample(views, stage, np.random.default_rng(0))
+    made = hdrisp.sample(partial(hdrisp._simulated, views), stage, np.random.default_rng(0))
     assert made["planes"].shape == (4, 48, 64) and made["target"].shape == (3, 96, 128)
     seen = np.log(np.clip((made["planes"][1] + made["planes"][3]) / 2, 0.02, 0.9))
     wanted = np.asarray(made["target"])[1].reshape(48, 2, 64, 2).mean(axis=(1, 3))
@@ -77,7 +77,7 @@ def test_hdrisp_with_a_skip_begins_with_a_demosaic() -> None:
 def test_losses_of_hdrisp_vanish_at_the_target(views: list[pool.Float16], level: int) -> None:
     weights = {name: Weight(weight=1) for name in hdrisp.LOSSES}
     stage = Stage(name="s", loss=weights, options={"level": level, "size": [192, 256]})
-    made = hdrisp.sample(views, stage, np.random.default_rng(0))
+    made = hdrisp.sample(partial(hdrisp._simulated, views), stage, np.random.default_rng(0))
     batch = {name: torch.from_numpy(np.asarray(array))[None] for name, array in made.items()}
 
     class Perfect(HdrIsp):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hdrcli import camera, codecs, layouts
+from hdrcli import camera, codecs, layouts, raw, sensor
 from hdrcli.cards import Task
 from hdrcli.color import Float32
 from hdrcli.errors import HdrError, ReadError, UsageError
@@ -73,7 +73,32 @@ def read_scene(source: Path) -> Float32:
     return np.where(np.isfinite(light), np.maximum(light, 0), np.float32(0))
 
 
-READERS: Mapping[layouts.Kind, Callable[..., object]] = {"scenes": read_scene, "ldr-hdr": read_pair}
+def read_raw_pair(source: Path, target: Path) -> tuple[Float32, Float32]:
+    """Planes of a RAW file, and the picture to be made of it: (4, h, w), (2h, 2w, 3) sRGB-encoded.
+
+    Mosaics in PNG files are fed as they are, `native`; files that name their sensor as the virtual one, `canonical`.
+    """
+    feed: raw.Feed = "native" if source.suffix.lower() == ".png" else "canonical"
+    mosaic = raw.read(source, sensor=feed)
+    planes = sensor.native(mosaic) if feed == "native" else sensor.canonical(mosaic)
+    image = codecs.read(target)
+    if image.transfer != Transfer.SRGB:
+        raise ReadError(f"{target} is linear light", hint="targets are finished pictures")
+    rows, columns = 2 * planes.shape[1], 2 * planes.shape[2]
+    if image.pixels.shape[:2] != (rows, columns):
+        high, wide = image.pixels.shape[:2]
+        raise ReadError(
+            f"{source} has {columns} x {rows} pixels, but {target.name} {wide} x {high}",
+            hint="give pictures of one size, not turned",
+        )
+    return planes, image.pixels
+
+
+READERS: Mapping[layouts.Kind, Callable[..., object]] = {
+    "scenes": read_scene,
+    "ldr-hdr": read_pair,
+    "raw-picture": read_raw_pair,
+}
 
 
 def faults(data: Data, read: Callable[..., object]) -> list[tuple[Path, HdrError]]:

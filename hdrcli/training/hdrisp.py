@@ -6,6 +6,9 @@ to that size, so that statistics are those of whole pictures, or cropped.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hdrcli.color import Float32, srgb_encode
-from hdrcli.layouts import Kind
+from hdrcli.errors import ReadError
+from hdrcli.layouts import Kind, Layout
 from hdrcli.losses import hellinger, rgb_uv_histogram
 from hdrcli.metrics import pictures
 from hdrcli.metrics.similarity import ms_ssim
@@ -23,11 +27,15 @@ from hdrcli.nets.hdrisp import HdrIsp
 from hdrcli.network import Network
 from hdrcli.training import loop, pool, simulate
 from hdrcli.training.course import Batch, Course, Losses, Sample, Scores
-from hdrcli.training.data import Data
+from hdrcli.training.data import Data, read_raw_pair
 from hdrcli.training.recipe import Recipe, Stage
 
-KINDS: tuple[Kind, ...] = ("scenes",)
-OPTIONS: Mapping[str, object] = {"level": 0, "size": [192, 256], "whole": True}
+KINDS: tuple[Kind, ...] = ("scenes", "raw-picture")
+Size = tuple[int, int]
+Shoot = Callable[[Size | None, np.random.Generator], tuple[Float32, Float32]]
+"""Gives planes (4, h, w) and the finished picture (2h, 2w, 3); simulated ones of that size, if one is named."""
+
+OPTIONS: Mapping[str, Any] = {"level": 0, "size": [192, 256], "whole": True}
 LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mse": lambda seen, wanted: (seen - wanted).square().mean(),
     "l1": lambda seen, wanted: (seen - wanted).abs().mean(),
@@ -40,15 +48,13 @@ _CONTRAST, _MIDDLE = 3.8, 0.5  # the line from asinh-coded light to the logit of
 
 
 def course(data: Data, recipe: Recipe, budget: loop.Budget, seed: int) -> Course:
-    scenes = pool.read_scenes(data.train)
-    sources = pool.views(scenes, 6, seed) + pool.windows(scenes, 6, seed + 1)
-    held_out = validation(pool.read_scenes(data.val))
+    shoot, held_out = shots(data.train, seed), validation(data.val)
     torch.manual_seed(seed)
     network = HdrIsp(**recipe.build)
     begin(network)
     return Course(
         network=network,
-        sample=lambda stage, rng: sample(sources, stage, rng),
+        sample=lambda stage, rng: sample(shoot, stage, rng),
         loss=loss,
         score=lambda network, stage: score(network, stage, held_out),
         sheet=lambda network: sheet(network, held_out),
@@ -73,14 +79,29 @@ def begin(network: HdrIsp) -> None:
         network.get_parameter("out.0.conv.bias").fill_(-_CONTRAST * _MIDDLE)
 
 
-def sample(sources: list[pool.Float16], stage: Stage, rng: np.random.Generator) -> Sample:
-    """One simulated shot: canonical planes (4, h, w), and the finished picture (3, 2h, 2w) of the unclipped scene."""
-    height, width = stage.options.get("size", OPTIONS["size"])
-    scene = simulate.varied(sources[int(rng.integers(len(sources)))].astype(np.float32), rng)
-    if stage.options.get("whole", OPTIONS["whole"]):
-        scene = np.asarray(cv2.resize(scene, (width, height), interpolation=cv2.INTER_AREA), np.float32)
+def shots(layout: Layout, seed: int) -> Shoot:
+    """Where shots come from: scenes through the virtual camera, or pairs of files."""
+    if layout.kind == "raw-picture":
+        return lambda size, rng: read_raw_pair(*layout.files[int(rng.integers(len(layout.files)))])
+    scenes = pool.read_scenes(layout)
+    return partial(_simulated, pool.views(scenes, 6, seed) + pool.windows(scenes, 6, seed + 1))
+
+
+def _simulated(views: list[pool.Float16], size: Size | None, rng: np.random.Generator) -> tuple[Float32, Float32]:
+    scene = simulate.varied(views[int(rng.integers(len(views)))].astype(np.float32), rng)
+    if size is not None:
+        scene = np.asarray(cv2.resize(scene, size[::-1], interpolation=cv2.INTER_AREA), np.float32)
     planes, light = simulate.mosaic(scene, rng)
-    target = simulate.finished(light)
+    return planes, simulate.finished(light)
+
+
+def sample(shoot: Shoot, stage: Stage, rng: np.random.Generator) -> Sample:
+    """One shot: planes (4, h, w), and its finished picture (3, 2h, 2w)."""
+    options = {**OPTIONS, **stage.options}
+    height, width = options["size"]
+    planes, target = shoot((height, width) if options["whole"] else None, rng)
+    if target.shape[0] < height or target.shape[1] < width:
+        raise ReadError(f"a picture is smaller than {width} x {height}", hint="set a smaller size in the recipe")
     top, left = (
         int(rng.integers(0, (side - size) // 2 + 1))
         for side, size in zip(target.shape[:2], (height, width), strict=True)
@@ -99,12 +120,21 @@ def loss(network: Network, batch: Batch, stage: Stage) -> Losses:
     return {name: LOSSES[name](seen, wanted) for name in stage.loss}
 
 
-def validation(scenes: list[pool.Scene]) -> list[tuple[Float32, Float32]]:
-    """One fixed 10-bit shot of each of some scenes: canonical planes and the finished picture."""
+def validation(layout: Layout) -> list[tuple[Float32, Float32]]:
+    """Some pairs, or one fixed 10-bit shot of each of some scenes: planes and the finished picture."""
+    some = replace(layout, files=layout.files[:: -(-len(layout.files) // VALIDATION)])
+    if layout.kind == "raw-picture":
+        return [_even(*read_raw_pair(*files)) for files in some.files]
     rng = np.random.default_rng(2024)
-    step = -(-len(scenes) // VALIDATION)
-    shots = [simulate.mosaic(view.astype(np.float32), rng, bits=10) for view in pool.views(scenes[::step], 1, 7)]
-    return [(planes, simulate.finished(light)) for planes, light in shots]
+    views = pool.views(pool.read_scenes(some), 1, 7)
+    made = [simulate.mosaic(view.astype(np.float32), rng, bits=10) for view in views]
+    return [(planes, simulate.finished(light)) for planes, light in made]
+
+
+def _even(planes: Float32, target: Float32) -> tuple[Float32, Float32]:
+    """The pair without what lies beyond multiples of 8 planes' pixels, which the network takes."""
+    height, width = (side // 8 * 8 for side in planes.shape[1:])
+    return planes[:, :height, :width], target[: 2 * height, : 2 * width]
 
 
 def score(network: Network, stage: Stage, held_out: list[tuple[Float32, Float32]]) -> Scores:
