@@ -193,6 +193,16 @@ def test_shipped_recipes_fit_their_networks() -> None:
         task._check_recipe(one, task._module(one.net))
 
 
+def test_perceptual_parts_need_weights(
+    scenes: Path, models: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tiny(tmp_path, "fhdr")
+    path.write_text(path.read_text().replace("mu_law = 1.0", "mu_law = 1.0, perceptual = 1.0"))
+    made = task.train(order(scenes, models, tmp_path, net="fhdr", recipe=str(path), steps=1))
+    assert made.training["recipe"]["stages"][0]["loss"] == {"mu_law": 1.0}
+    assert "without the perceptual part" in caplog.text
+
+
 def test_a_broken_step_keeps_the_state_and_says_so(
     scenes: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

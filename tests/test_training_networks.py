@@ -2,19 +2,21 @@
 
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from hdrcli import camera
+from hdrcli.errors import WeightsError
 from hdrcli.nets import fhdr as fhdr_net
 from hdrcli.nets._autoencoder import highlight_mask
 from hdrcli.nets.hdrcnn import LOG_OFFSET, MASK_RAMP, Hdrcnn
 from hdrcli.nets.hdrisp import HdrIsp
 from hdrcli.nets.singlehdr import CURVE_SAMPLES, SingleHdr
 from hdrcli.scene import render
-from hdrcli.training import expand, fhdr, hdrcnn, hdrisp, pool, simulate, singlehdr
+from hdrcli.training import expand, fhdr, hdrcnn, hdrisp, pool, simulate, singlehdr, vgg
 from hdrcli.training.recipe import Stage, Weight
 
 
@@ -55,9 +57,8 @@ def test_mosaics_match_their_finished_pictures(views: list[pool.Float16]) -> Non
         for shift in (-1, 0, 1)
     ]
     assert agreement[1] > 0.6 and agreement[1] > 1.2 * max(agreement[0], agreement[2]), agreement
-    cropped = hdrisp.sample(
-        views, Stage(name="s", options={"size": [64, 80], "whole": False}), np.random.default_rng(1)
-    )
+    stage = Stage(name="s", options={"size": [64, 80], "whole": False})
+    cropped = hdrisp.sample(partial(hdrisp._simulated, views), stage, np.random.default_rng(1))
     assert cropped["planes"].shape == (4, 32, 40) and cropped["target"].shape == (3, 64, 80)
 
 
@@ -75,7 +76,7 @@ def test_hdrisp_with_a_skip_begins_with_a_demosaic() -> None:
 
 @pytest.mark.parametrize("level", [0, 2])
 def test_losses_of_hdrisp_vanish_at_the_target(views: list[pool.Float16], level: int) -> None:
-    weights = {name: Weight(weight=1) for name in hdrisp.LOSSES}
+    weights = {name: Weight(weight=1) for name in hdrisp.DIFFERENCES}
     stage = Stage(name="s", loss=weights, options={"level": level, "size": [192, 256]})
     made = hdrisp.sample(partial(hdrisp._simulated, views), stage, np.random.default_rng(0))
     batch = {name: torch.from_numpy(np.asarray(array))[None] for name, array in made.items()}
@@ -138,7 +139,7 @@ def test_losses_of_fhdr_vanish_at_the_target_and_leave_room_for_highlights(views
     batch["light"] = batch["light"].clamp(max=16)
     perfect = fhdr_net.FHDR(iterations=2, width=4, peak=16.0)
     perfect.iterates = lambda codes: [batch["light"] / 8 - 1] * 2  # type: ignore[method-assign]
-    for name, value in fhdr.loss(perfect, batch, weighted(*fhdr.LOSSES)).items():
+    for name, value in fhdr.loss(perfect, batch, weighted("mu_law", "pu", "stops")).items():
         assert float(value) < 0.002, f"{name} is {value:.4f}"
     assert batch["light"].max() > 1
 
@@ -195,3 +196,36 @@ def test_scores_of_a_perfect_network_are_perfect(views: list[pool.Float16]) -> N
     perfect = expand.score(Perfect(width=4), [held])
     assert perfect["pu_psnr"] > 60 and perfect["stops_clip"] < 0.001
     assert perfect["error"] < expand.score(Hdrcnn(width=4), [held])["error"]
+
+
+@pytest.mark.parametrize("count", [16, 19])
+def test_vgg_takes_the_tensors_of_published_files(count: int) -> None:
+    """Names and shapes are torchvision's: convolutions at these places of its `features`."""
+    places = {
+        16: [0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28],
+        19: [0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34],
+    }
+    made = vgg.Vgg(vgg._CONVOLUTIONS[f"vgg{count}"])
+    convolutions = [layer for layer in made.modules() if isinstance(layer, torch.nn.Conv2d)]
+    state = {}
+    for place, layer in zip(places[count], convolutions, strict=True):
+        state |= {f"features.{place}.weight": torch.full_like(layer.weight, 0.01), f"features.{place}.bias": layer.bias}
+    filled = vgg.fill(made, state)
+    assert all((layer.weight == 0.01).all() for layer in convolutions)
+    a, b = torch.rand(2, 1, 3, 32, 32).unbind(0)
+    assert [tuple(x.shape[1:]) for x in filled.features(a)] == [
+        (64, 32, 32),
+        (128, 16, 16),
+        (256, 8, 8),
+        (512, 4, 4),
+        (512, 2, 2),
+    ]
+    assert filled(a, a) == 0 < filled(a, b)
+
+
+def test_vgg_refuses_other_files(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="none of"):
+        vgg.load(tmp_path / "vgg.pth")
+    (tmp_path / "vgg16-397923af.pth").write_bytes(b"not it")
+    with pytest.raises(WeightsError, match="missing or damaged"):
+        vgg.load(tmp_path / "vgg16-397923af.pth")

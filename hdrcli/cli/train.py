@@ -30,6 +30,9 @@ def train(
     recipe: Annotated[
         str | None, typer.Option(metavar="FILE|NAME", help="Stages and losses; the network's own recipe.", **_WHAT)
     ] = None,
+    vgg: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="torchvision's VGG weights, for perceptual losses.", **_WHAT)
+    ] = None,
     time_limit: Annotated[
         str | None, typer.Option(metavar="TIME", help="Such as 90m, 2h or 300s; 60m without --steps.", **_RUN)
     ] = None,
@@ -57,6 +60,7 @@ def train(
         data=data,
         name=name,
         recipe=recipe,
+        vgg=vgg,
         seconds=seconds,
         steps=steps,
         seed=seed,

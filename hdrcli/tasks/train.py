@@ -1,5 +1,6 @@
 """train: fits a network by its recipe to the data in a folder and keeps the result as a model."""
 
+import logging
 import math
 import signal
 import tomllib
@@ -17,7 +18,7 @@ from hdrcli import __version__, cards, infer, nets, zoo
 from hdrcli.errors import HdrError, ReadError, UsageError
 from hdrcli.files import atomic_write
 from hdrcli.training import data as found_data
-from hdrcli.training import loop, parallel, recipe, speed, state
+from hdrcli.training import loop, parallel, recipe, speed, state, vgg
 from hdrcli.training.course import Course
 from hdrcli.training.data import Data
 from hdrcli.training.journal import PICTURES, Journal, write_picture
@@ -26,6 +27,9 @@ from hdrcli.training.recipe import Recipe
 
 RECIPE, RUN = "recipe.toml", "run.toml"  # in the folder of a training
 DEFAULT_SECONDS = 3600.0
+PERCEPTUAL = "perceptual"  # the part of a loss that needs VGG weights
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +38,7 @@ class Order:
 
     net: the network. data: a folder with train/ and val/ or test/. name: of the model to be made.
     recipe: a TOML file or the name of a shipped recipe; the network's own by default. seconds, steps: limits.
+    vgg: torchvision's weights of VGG-16 or VGG-19, for the perceptual part of losses.
     precision: "auto", "fp32" or "bf16". workers: processes that make samples. folder: where the model goes.
     resume: whether to continue. overwrite: whether a model and a training of that name may be replaced.
     """
@@ -48,6 +53,7 @@ class Order:
     device: str = "auto"
     precision: str | None = None
     workers: int | None = None
+    vgg: Path | None = None
     folder: Path | None = None
     resume: bool = False
     overwrite: bool = False
@@ -78,7 +84,9 @@ def train(order: Order, *, watch: Callable[[Report], None] = lambda report: None
     data = check_data(order)
     with parallel.group(settings.device), _polite() as stop:
         settings = replace(settings, device=parallel.own_device(settings.device))
-        course = _module(order.net).course(data, chosen, budget, settings.seed)
+        module = _module(order.net)
+        judge = {"vgg": vgg.load(order.vgg).to(settings.device)} if order.vgg and PERCEPTUAL in module.LOSSES else {}
+        course = module.course(data, chosen, budget, settings.seed, **judge)
         state.require_space(course.network, order.place)
         _note(order, chosen, budget, settings)
         journal = Journal(order.place, resume=order.resume)
@@ -158,6 +166,8 @@ def _plan(order: Order) -> tuple[Recipe, Budget, Settings]:
     if chosen.net != order.net:
         raise UsageError(f"this recipe is for {chosen.net}, not for {order.net}", hint="name its network")
     _check_recipe(chosen, module)
+    if order.vgg is None:
+        chosen = without_perceptual(chosen)
     device = infer.describe(infer.Compute(device=order.device)).device
     precision = order.precision or before.get("precision") or chosen.precision
     settings = Settings(
@@ -167,6 +177,17 @@ def _plan(order: Order) -> tuple[Recipe, Budget, Settings]:
         seed=order.seed if order.seed is not None else before.get("seed", 0),
     )
     return chosen, _budget(order, before), settings
+
+
+def without_perceptual(chosen: Recipe) -> Recipe:
+    """The recipe without what needs the features of another network; says so where that leaves something out."""
+    stages = [
+        replace(stage, loss={name: weight for name, weight in stage.loss.items() if name != PERCEPTUAL})
+        for stage in chosen.stages
+    ]
+    if any(len(a.loss) != len(b.loss) for a, b in zip(stages, chosen.stages, strict=True)):
+        logger.warning("training without the perceptual part of the loss: --vgg FILE names the weights for it")
+    return replace(chosen, stages=tuple(stages))
 
 
 def _budget(order: Order, before: dict[str, Any]) -> Budget:

@@ -29,6 +29,7 @@ from hdrcli.training import loop, pool, simulate
 from hdrcli.training.course import Batch, Course, Losses, Sample, Scores
 from hdrcli.training.data import Data, read_raw_pair
 from hdrcli.training.recipe import Recipe, Stage
+from hdrcli.training.vgg import Vgg
 
 KINDS: tuple[Kind, ...] = ("scenes", "raw-picture")
 Size = tuple[int, int]
@@ -36,18 +37,19 @@ Shoot = Callable[[Size | None, np.random.Generator], tuple[Float32, Float32]]
 """Gives planes (4, h, w) and the finished picture (2h, 2w, 3); simulated ones of that size, if one is named."""
 
 OPTIONS: Mapping[str, Any] = {"level": 0, "size": [192, 256], "whole": True}
-LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+DIFFERENCES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mse": lambda seen, wanted: (seen - wanted).square().mean(),
     "l1": lambda seen, wanted: (seen - wanted).abs().mean(),
     "ms_ssim": lambda seen, wanted: 1 - ms_ssim(seen, wanted, data_range=1.0).mean(),
     "histogram": lambda seen, wanted: hellinger(rgb_uv_histogram(seen), rgb_uv_histogram(wanted)).mean(),
 }
+LOSSES = (*DIFFERENCES, "perceptual")
 VALIDATION = 12  # pictures at most
 
 _CONTRAST, _MIDDLE = 3.8, 0.5  # the line from asinh-coded light to the logit of the finished picture
 
 
-def course(data: Data, recipe: Recipe, budget: loop.Budget, seed: int) -> Course:
+def course(data: Data, recipe: Recipe, budget: loop.Budget, seed: int, vgg: Vgg | None = None) -> Course:
     shoot, held_out = shots(data.train, seed), validation(data.val)
     torch.manual_seed(seed)
     network = HdrIsp(**recipe.build)
@@ -55,7 +57,7 @@ def course(data: Data, recipe: Recipe, budget: loop.Budget, seed: int) -> Course
     return Course(
         network=network,
         sample=lambda stage, rng: sample(shoot, stage, rng),
-        loss=loss,
+        loss=lambda network, batch, stage: loss(network, batch, stage, vgg),
         score=lambda network, stage: score(network, stage, held_out),
         sheet=lambda network: sheet(network, held_out),
     )
@@ -111,13 +113,16 @@ def sample(shoot: Shoot, stage: Stage, rng: np.random.Generator) -> Sample:
     return {"planes": np.ascontiguousarray(planes), "target": np.ascontiguousarray(target.transpose(2, 0, 1))}
 
 
-def loss(network: Network, batch: Batch, stage: Stage) -> Losses:
+def loss(network: Network, batch: Batch, stage: Stage, vgg: Vgg | None = None) -> Losses:
     """Differences between the picture of a level and the target of its size."""
     assert isinstance(network, HdrIsp)
     level = stage.options.get("level", OPTIONS["level"])
     seen = network.at_level(batch["planes"], level).float()
     wanted = F.avg_pool2d(batch["target"], 2**level)
-    return {name: LOSSES[name](seen, wanted) for name in stage.loss}
+    known = dict(DIFFERENCES)
+    if vgg is not None:
+        known["perceptual"] = vgg
+    return {name: known[name](seen, wanted) for name in stage.loss}
 
 
 def validation(layout: Layout) -> list[tuple[Float32, Float32]]:
