@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import time
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,9 +24,10 @@ from standins import Square, known_model
 from torch import Tensor
 
 from hdrcli import codecs, files, infer
-from hdrcli.errors import OutOfMemoryError, WriteError
+from hdrcli.errors import OutOfMemoryError, WeightsError, WriteError
 from hdrcli.image import Image, Transfer
 from hdrcli.infer import Compute
+from hdrcli.nets._torch_checkpoint import read_state_dict
 from hdrcli.network import Context, Network
 from hdrcli.tasks import expand
 from hdrcli.tiling import Tiling
@@ -439,3 +441,14 @@ def test_ctrl_c_stops_within_the_tile_and_tells_what_is_finished(hdr: Any, monke
     assert "interrupted: 1 written in" in done.err
     assert "; 5 left for another run" in done.err
     assert [path.name for path in Path("out").iterdir()] == ["0.exr"]
+
+
+def test_a_checkpoint_that_would_inflate_is_refused() -> None:
+    torch.save({"a": torch.zeros(100_000)}, "plain.pth")
+    assert read_state_dict(Path("plain.pth"))["a"].numel() == 100_000
+    with zipfile.ZipFile("plain.pth") as plain, zipfile.ZipFile("bomb.pth", "w", zipfile.ZIP_DEFLATED) as bomb:
+        for name in plain.namelist():
+            bomb.writestr(name, plain.read(name))
+    assert Path("bomb.pth").stat().st_size < 10_000
+    with pytest.raises(WeightsError, match="not a torch weight file that is safe to read"):
+        read_state_dict(Path("bomb.pth"))

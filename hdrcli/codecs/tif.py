@@ -45,8 +45,7 @@ def read(data: bytes, name: str) -> Image:
     _check_whole(tags, data, name)
     bits = max(_numbers(tags, _BITS))
     exif = _exif.from_tiff(data)
-    profile = bytes(_numbers(tags, _ICC)) if _ICC in tags else b""
-    xmp = bytes(value & 255 for value in _numbers(tags, _XMP)) if _XMP in tags else b""
+    profile, xmp = _bytes(tags, _ICC), _bytes(tags, _XMP)
     if bits <= 8 and not _is_plain(tags):
         samples, notes = _eight_bits(data, name)
     else:
@@ -85,6 +84,10 @@ def write(image: Image, path: Path, options: WriteOptions) -> list[str]:
 
 def _numbers(tags: Directory, tag: int, default: int = 1) -> tuple[int, ...]:
     return tuple(int(value) for value in tags[tag].values) if tag in tags and tags[tag].values else (default,)
+
+
+def _bytes(tags: Directory, tag: int) -> bytes:
+    return bytes(int(value) & 255 for value in tags[tag].values) if tag in tags else b""
 
 
 def _is_raw(tags: Directory) -> bool:
@@ -147,7 +150,9 @@ def _check_compressed(tags: Directory, data: bytes, name: str) -> None:
         return
     wide = _numbers(tags, _SAMPLES)[0] * max(_numbers(tags, _BITS)) // 8
     plain = {tag: tags[tag] for tag in _LAYOUT if tag in tags}
-    plain |= {tag: Entry(LONG, (tags[tag].values[0] * wide,)) for tag in (_WIDTH, _TILE_WIDTH) if tag in tags}
+    plain |= {
+        tag: Entry(LONG, (_numbers(tags, tag)[0] * wide % 2**32,)) for tag in (_WIDTH, _TILE_WIDTH) if tag in tags
+    }
     plain |= {_BITS: Entry(SHORT, (8,)), _SAMPLES: Entry(SHORT, (1,)), _PHOTOMETRIC: Entry(SHORT, (_BLACK_IS_ZERO,))}
     with libraries_silent():
         _pillow.samples(_pillow.opened(TiffImageFile, _ifd.redirected(data, plain), name), name)

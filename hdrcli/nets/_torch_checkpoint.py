@@ -3,6 +3,7 @@
 import pickle
 import struct
 import warnings
+import zipfile
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -18,6 +19,7 @@ _LISTED = 3
 # All that torch's two readers were seen to raise on files that were damaged at random.
 _DAMAGED = (
     *(pickle.UnpicklingError, EOFError, struct.error),
+    zipfile.BadZipFile,
     *(RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError, OverflowError, MemoryError),
 )
 
@@ -32,6 +34,8 @@ def read_state_dict(path: Path) -> StateDict:
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror}", hint="check the path of the file") from error
     try:
+        _refuse_inflation(content)
+        content.seek(0)
         with warnings.catch_warnings(action="ignore"):  # of torch's, about the age of the file
             found = torch.load(content, map_location="cpu", weights_only=True)
     except _DAMAGED as error:
@@ -44,6 +48,15 @@ def read_state_dict(path: Path) -> StateDict:
     ):
         raise WeightsError(f"{path.name} holds no state dict", hint="a state dict maps the name of each array to it")
     return {name.removeprefix("module."): value for name, value in found.items()}
+
+
+def _refuse_inflation(content: BytesIO) -> None:
+    """ValueError for an archive that would unpack to more than its own size; torch stores arrays as they are."""
+    if not zipfile.is_zipfile(content):
+        return
+    with zipfile.ZipFile(content) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > len(content.getbuffer()):
+            raise ValueError("a compressed archive")
 
 
 def import_arrays(
