@@ -362,3 +362,9 @@ def test_compressed_tiff_that_is_damaged_is_an_error(tmp_path: Path, kind: type)
     data[-600:] = np.random.default_rng(1).bytes(600)
     with pytest.raises(ReadError, match="damaged"):
         codecs.read(bytes(data))
+
+
+def test_tiff_tags_of_odd_kinds_are_no_bug() -> None:
+    plain = np.zeros((4, 6, 3), np.uint8)
+    image = codecs.read(make.tiff(plain, 2, t34675=(300, 5), t700=(70000,)))  # numbers where there should be bytes
+    assert "the ICC profile cannot be used" in image.meta.notes[0]
