@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from hdrcli.batch import Check, go_on
 from hdrcli.tiling import Tiling
 
 Context = Mapping[str, Tensor]
@@ -26,10 +27,18 @@ class Network(nn.Module):
 
     tiling: Tiling  # set in __init__: may depend on hyper-parameters
     planes = 3  # of the input
+    surveyed = 0.0  # values for each pixel of the input that `survey` holds beside it
 
     def prepare(self, image: Tensor) -> Context:
         """Looks at the whole (1, C, H, W) picture once: response curve, statistics, noise level."""
         return {}
+
+    def survey(self, image: Tensor, tile: int, check: Check = go_on) -> Context:
+        """What `prepare` finds, for a picture that is too large for it, by tiles that memory allows.
+
+        tile: side of the tiles that `forward` would get, without their halo. check: called before each tile.
+        """
+        return self.prepare(image)
 
     def located(self, image: Tensor) -> Tensor:
         """What tiles are cut from: the picture, with planes added where the network must know a pixel's place."""
@@ -54,6 +63,27 @@ class Network(nn.Module):
         return self.finish(output.to(image.dtype), image, context)
 
 
+class Wrapped(Network):
+    """A network that is another one, but for what subclasses change."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network, self.tiling, self.planes = network, network.tiling, network.planes
+
+    def prepare(self, image: Tensor) -> Context:
+        return self.network.prepare(image)
+
+    def located(self, image: Tensor) -> Tensor:
+        return self.network.located(image)
+
+    def forward(self, tile: Tensor, context: Context) -> Tensor:
+        values: Tensor = self.network(tile, context)
+        return values
+
+    def finish(self, output: Tensor, image: Tensor, context: Context) -> Tensor:
+        return self.network.finish(output, image, context)
+
+
 Importer = Callable[[Sequence[Path], Mapping[str, Any]], StateDict]
 """Reads published files, given the build arguments, and returns a state dict in this project's names."""
 
@@ -65,6 +95,7 @@ class NetSpec:
     paper: citation. reference: URL and commit the port was checked against ("" for our own).
     gives: what the output numbers mean: "linear" light or "srgb" code values.
     feeds: the sensor feeds (see `hdrcli.sensor`) that a network of task "develop" can make sense of.
+    measures_noise: whether the context has the variances of "noise" that it allows for.
     build: makes the network from the keyword arguments in a card's [build] table.
     importers: published formats by name. deviations: where we knowingly differ, one line each.
     tiny: build arguments for tests: same topology, few channels.
@@ -75,6 +106,7 @@ class NetSpec:
     gives: Literal["linear", "srgb"]
     build: Callable[..., Network]
     feeds: tuple[Literal["canonical", "native"], ...] = ("canonical", "native")
+    measures_noise: bool = False
     reference: str = ""
     importers: Mapping[str, Importer] = field(default_factory=dict)
     deviations: tuple[str, ...] = ()

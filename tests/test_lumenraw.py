@@ -1,10 +1,16 @@
 """lumenraw: its parts are exact where they claim to be, and untrained it is a plain demosaic."""
 
+import numpy as np
 import pytest
 import torch
+from standins import known_model
 
+import hdrcli
+from hdrcli import camera
+from hdrcli.errors import UsageError
 from hdrcli.nets import lumenraw
 from hdrcli.nets.lumenraw import LumenRaw
+from hdrcli.tasks.develop import check_settings
 
 
 def _packed(mosaic: torch.Tensor) -> torch.Tensor:
@@ -52,3 +58,20 @@ def test_the_noise_model_is_found_again(a: float, b: float) -> None:
 def test_flat_and_tiny_pictures_have_a_noise_model(value: float) -> None:
     fits = lumenraw.noise_model(torch.full((1, 4, 16, 16), value))
     assert fits.shape == (1, 3, 2) and fits.isfinite().all() and (fits > 0).all()
+
+
+def test_denoise_is_a_strength() -> None:
+    rng = np.random.default_rng(1)
+    sensor = camera.SensorModel(np.ones(3), np.eye(3), 0.0, 10, 1e-3, 2e-3)
+    wall = np.linspace(0.1, 0.3, 96, dtype=np.float32)[:, None] * np.ones((64, 96, 3), np.float32)
+    mosaic = camera.record(wall, sensor, 0.001, rng)
+    left = [
+        float(np.std(np.diff(hdrcli.develop(mosaic, denoise=strength).pixels, n=2, axis=1)))
+        for strength in (0.0, 1.0, 3.0)
+    ]
+    assert left[0] > 1.5 * left[1] > left[2], left
+
+
+def test_what_measures_no_noise_takes_no_denoise() -> None:
+    with pytest.raises(UsageError, match="does not measure noise"):
+        check_settings(known_model("develop"), 0.0, 0.5, None)

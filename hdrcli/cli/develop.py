@@ -64,6 +64,9 @@ def develop(
         typer.Option(help="White balance; camera is as-shot, mended where a large warm surface shows a cast."),
     ] = Balance.CAMERA,
     sensor: Annotated[Feed, typer.Option(help="How sensor data are fed, as the weights want it.")] = Feed.CANONICAL,
+    denoise: Annotated[
+        float, typer.Option(min=0, max=4, help="Strength, for models that measure noise; 0 leaves the noise.")
+    ] = 1.0,
     look: Annotated[
         Look | None, typer.Option(help="Tone mapping, for models that give linear light; fusion unless named.")
     ] = None,
@@ -98,13 +101,19 @@ def develop(
         from hdrcli.tasks.develop import Development, check_settings, clip_of
 
         ready = model_for("develop", model)
-        check_settings(ready, ev, look)
+        check_settings(ready, ev, denoise, look)
         if hdr and ready.spec.gives != "linear":
             raise UsageError(
                 f"{ready.card.name} gives finished pictures, and no light for --hdr", hint="leave --hdr out"
             )
         way = Development(
-            model=ready, sensor=sensor.value, balance=wb.value, ev=ev, look=look, compute=shared.compute()
+            model=ready,
+            sensor=sensor.value,
+            balance=wb.value,
+            ev=ev,
+            denoise=denoise,
+            look=look,
+            compute=shared.compute(),
         )
         if sequence:
             studied = [read(decoders, way.reader, source) for source in studied_sources(jobs)]

@@ -31,7 +31,7 @@ class LumenRaw(Network):
 
     planes = 4
 
-    def __init__(self, widths: Sequence[int] = (32, 48, 96, 128, 160)) -> None:
+    def __init__(self, widths: Sequence[int] = (32, 48, 96, 128)) -> None:
         super().__init__()
         lattice = 2 ** (len(widths) - 1)
         self.tiling = Tiling(multiple_of=lattice, halo=reach(len(widths)) + 2, scale=2, tile=768, minimum=lattice)
@@ -139,6 +139,7 @@ SPEC = NetSpec(
     task="develop",
     gives="linear",
     feeds=("canonical",),
+    measures_noise=True,
     build=LumenRaw,
     tiny={"widths": (8, 12, 16)},
 )

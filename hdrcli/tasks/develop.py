@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
+from torch import Tensor
 
 from hdrcli import infer, raw, tonemap, zoo
 from hdrcli.batch import Check, go_on
@@ -14,6 +15,7 @@ from hdrcli.color import SDR_WHITE, Float32, Float64, luminance, srgb_decode
 from hdrcli.errors import UsageError
 from hdrcli.image import Image, Transfer
 from hdrcli.infer import Compute
+from hdrcli.network import Context, Network, Wrapped
 from hdrcli.sensor import Mosaic, anchor, camera_linear, canonical, native, upright
 from hdrcli.tasks.common import Made, check_number, model_for, provenance
 
@@ -24,6 +26,18 @@ DEFAULT_LOOK = "fusion"
 
 _MIDDLE = (0.05, 0.5)  # luminance of middle tones, in parts of white
 _SAMPLED = 500_000  # pixels in which middle tones are looked for
+
+
+class Denoising(Wrapped):
+    """A network that finds `strength` times the noise that it measures in a picture, and treats it accordingly."""
+
+    def __init__(self, network: Network, strength: float) -> None:
+        super().__init__(network)
+        self.strength = strength
+
+    def prepare(self, image: Tensor) -> Context:
+        context = self.network.prepare(image)
+        return {**context, "noise": context["noise"] * self.strength**2}  # of variances
 
 
 class Clip(NamedTuple):
@@ -40,6 +54,7 @@ def develop(
     sensor: Feed = "canonical",
     balance: Balance = "camera",
     ev: float = 0.0,
+    denoise: float = 1.0,
     look: str | None = None,
     compute: Compute | None = None,
 ) -> Image:
@@ -47,12 +62,15 @@ def develop(
 
     model: a name, what `hdrcli.load_model` gave, or None for the default. sensor: "canonical" (levels, white balance
     and camera matrix applied) or "native" (10-bit counts / 1020), as the weights want it. balance: white balance.
-    ev, look: see `develop_mosaic`. Raises HdrError.
+    ev, denoise, look: see `develop_mosaic`. Raises HdrError.
     """
     ready = model_for("develop", model)
-    check_settings(ready, ev, look)
+    check_settings(ready, ev, denoise, look)
     mosaic = _as_mosaic(source, sensor, balance)
-    return develop_mosaic(ready, mosaic, feed=sensor, ev=ev, look=look, compute=compute or Compute()).image
+    settings = Development(
+        model=ready, sensor=sensor, balance=balance, ev=ev, denoise=denoise, look=look, compute=compute or Compute()
+    )
+    return settings.make(mosaic).image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +81,7 @@ class Development:
     sensor: Feed = "canonical"
     balance: Balance = "camera"
     ev: float = 0.0
+    denoise: float = 1.0
     look: str | None = None
     clip: Clip | None = None
     compute: Compute = field(default_factory=Compute)
@@ -79,6 +98,7 @@ class Development:
             decoded,
             feed=self.sensor,
             ev=self.ev,
+            denoise=self.denoise,
             look=self.look,
             clip=self.clip,
             compute=self.compute,
@@ -92,6 +112,7 @@ def develop_mosaic(
     *,
     feed: Feed = "canonical",
     ev: float = 0.0,
+    denoise: float = 1.0,
     look: str | None = None,
     clip: Clip | None = None,
     compute: Compute,
@@ -99,12 +120,13 @@ def develop_mosaic(
 ) -> Made:
     """Feeds a mosaic to `model` and finishes what it gives.
 
-    ev: exposure in stops, applied to the sensor's light. look: the tone-mapping operator for models that give linear
+    ev: exposure in stops, applied to the sensor's light. denoise: strength in [0, 4], of models that measure noise; 1
+    is as trained, 0 leaves the noise. look: the tone-mapping operator for models that give linear
     light, one of `tonemap.OPERATORS`, None for the fusion. clip: what holds for all frames of a clip, if it is one.
     check: called before each tile, may raise. The partner of the picture is its light, where the model gives that.
     UsageError for a look with a model that has its own.
     """
-    check_settings(model, ev, look)
+    check_settings(model, ev, denoise, look)
     look = look or DEFAULT_LOOK
     if feed not in model.spec.feeds:
         feed = model.spec.feeds[0]
@@ -117,11 +139,12 @@ def develop_mosaic(
     else:
         held = replace(mosaic, balance=clip.balance) if clip.balance is not None else mosaic
         planes = camera_linear(held) * np.float32(clip.gain * 2.0**ev)
-    result = infer.run(model.network, planes, compute, check)
+    network = model.network if denoise == 1 else Denoising(model.network, denoise)
+    result = infer.run(network, planes, compute, check)
     picture = upright(result.pixels, mosaic)
     linear = model.spec.gives == "linear"
     finished: Float32 = tonemap.OPERATORS[look](picture) if linear else np.clip(picture, 0, 1)
-    facts = provenance(model, sensor=feed, ev=ev, look=look if linear else "learned")
+    facts = provenance(model, sensor=feed, ev=ev, denoise=denoise, look=look if linear else "learned")
     meta = replace(mosaic.meta, extra={**mosaic.meta.extra, **facts})
     image = Image(np.ascontiguousarray(finished, np.float32), Transfer.SRGB, meta=meta)
     light = Image(picture, Transfer.LINEAR, white=_white(picture, finished), meta=meta) if linear else None
@@ -141,9 +164,13 @@ def clip_of(mosaics: Sequence[Mosaic], balance: Balance, look: str | None) -> Cl
     return Clip(float(np.exp(np.mean([np.log(anchor(camera_linear(mosaic))) for mosaic in held]))), common)
 
 
-def check_settings(model: zoo.Model, ev: float, look: str | None) -> None:
-    """UsageError for an exposure that is not finite, an unknown look, or a look on top of the model's own."""
+def check_settings(model: zoo.Model, ev: float, denoise: float, look: str | None) -> None:
+    """UsageError for an exposure that is not finite, a strength or look that cannot be, or that the model has not."""
     check_number("ev", ev)
+    if not 0 <= denoise <= 4:
+        raise UsageError(f"--denoise {denoise} is not in 0 to 4", hint="1 is as trained, 0 leaves the noise")
+    if denoise != 1 and not model.spec.measures_noise:
+        raise UsageError(f"{model.card.name} does not measure noise", hint="leave --denoise out")
     if look is not None and look not in tonemap.OPERATORS:
         raise UsageError(f"there is no look named {look!r}", hint="looks: " + ", ".join(tonemap.OPERATORS))
     if look is not None and model.spec.gives == "srgb":

@@ -9,29 +9,19 @@ from torch import Tensor
 
 from hdrcli import zoo
 from hdrcli.color import Float32
-from hdrcli.network import Context, Network
+from hdrcli.network import Context, Network, Wrapped
 from hdrcli.tiling import pad
 
 
-class Steady(Network):
+class Steady(Wrapped):
     """A network for which every picture has the same context."""
 
     def __init__(self, network: Network, context: Context) -> None:
-        super().__init__()
-        self.network, self.tiling, self.context = network, network.tiling, context
+        super().__init__(network)
+        self.context = context
 
     def prepare(self, image: Tensor) -> Context:
         return {name: value.to(image.device) for name, value in self.context.items()}
-
-    def located(self, image: Tensor) -> Tensor:
-        return self.network.located(image)
-
-    def forward(self, tile: Tensor, context: Context) -> Tensor:
-        values: Tensor = self.network(tile, context)
-        return values
-
-    def finish(self, output: Tensor, image: Tensor, context: Context) -> Tensor:
-        return self.network.finish(output, image, context)
 
 
 @dataclass(frozen=True)

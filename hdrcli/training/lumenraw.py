@@ -2,64 +2,64 @@
 
 from collections.abc import Mapping
 
+import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hdrcli import camera, sensor
-from hdrcli.color import Float32, luminance
+from hdrcli.color import Float32
 from hdrcli.layouts import Kind
 from hdrcli.metrics import pictures
 from hdrcli.nets.lumenraw import LumenRaw, noise_model
 from hdrcli.tonemap.fusion import fusion
-from hdrcli.training import loop, pool
-from hdrcli.training.course import Batch, Course, Sample, Scores
+from hdrcli.training import loop, pool, simulate
+from hdrcli.training.course import Batch, Course, Losses, Sample, Scores
 from hdrcli.training.data import Data
-from hdrcli.training.recipe import Recipe
-
-CROP = (256, 320)  # of each simulated shot
-
+from hdrcli.training.recipe import Recipe, Stage
 
 OPTIONS: Mapping[str, object] = {}
 KINDS: tuple[Kind, ...] = ("scenes",)
-LOSSES = ("look",)
+LOSSES = ("light", "colour", "blotches", "slopes", "ssim")
+
+CROP = (256, 320)  # of each simulated shot
+_DRAWN = 0.35  # of the scenes are drawn on
+_LETTERS = list("AEHKMNRSWXZ0258#%&")
 
 
 def course(data: Data, recipe: Recipe, budget: loop.Budget, seed: int) -> Course:
     """Trains on the scenes of data.train, validates on those of data.val."""
     scenes = pool.read_scenes(data.train)
-    sources = pool.views(scenes, 6, seed) + pool.windows(scenes, 6, seed + 1)
+    sources = (
+        pool.views(scenes, 5, seed)
+        + pool.windows(scenes, 4, seed + 1)
+        + pool.windows(scenes, 5, seed + 2, smallest=0.78)
+    )
     held_out = validation(pool.read_scenes(data.val))
     torch.manual_seed(seed)
     return Course(
         network=LumenRaw(**recipe.build),
-        sample=lambda stage, rng: _sample(sources, rng),
-        loss=lambda network, batch, stage: {"look": loss(network, batch)},
+        sample=lambda stage, rng: sample(sources, rng),
+        loss=loss,
         score=lambda network, stage: score(network, held_out),
     )
 
 
-def sample(scene: Float32, rng: np.random.Generator, *, bits: int | None = None) -> tuple[Float32, Float32]:
-    """One simulated shot: (4, h, w) canonical planes and the (H, W, 3) linear scene, mid-grey at 0.18."""
-    shares = np.exp(rng.uniform(np.log(0.001), np.log(0.05)))
-    mosaic = camera.record(scene, camera.random_sensor(rng, bits=bits), float(shares), rng)
-    mean = np.exp(np.mean(np.log(np.maximum(luminance(scene), 1e-6))))
-    return sensor.canonical(mosaic), scene * np.float32(sensor.MIDDLE_GREY / mean)
-
-
-def _sample(sources: list[pool.Float16], rng: np.random.Generator) -> Sample:
-    scene = sources[int(rng.integers(len(sources)))].astype(np.float32)
-    planes, target = _crop(*sample(_jitter(scene, rng), rng), rng)
-    return {"planes": planes, "target": np.ascontiguousarray(target.transpose(2, 0, 1))}
-
-
-def _crop(planes: Float32, scene: Float32, rng: np.random.Generator) -> tuple[Float32, Float32]:
+def sample(sources: list[pool.Float16], rng: np.random.Generator) -> Sample:
+    """A crop of a simulated shot, the noise model of the whole of it, and the linear scene."""
+    scene = _jitter(sources[int(rng.integers(len(sources)))].astype(np.float32), rng)
+    if rng.random() < _DRAWN:
+        scene = draw(scene, rng)
+    planes, target = simulate.mosaic(scene, rng)
+    noise = noise_model(torch.from_numpy(planes)[None])[0]
     height, width = CROP[0] // 2, CROP[1] // 2
     top, left = (int(rng.integers(0, room + 1)) for room in (planes.shape[1] - height, planes.shape[2] - width))
-    return (
-        planes[:, top : top + height, left : left + width],
-        scene[2 * top : 2 * (top + height), 2 * left : 2 * (left + width)],
-    )
+    target = target[2 * top : 2 * (top + height), 2 * left : 2 * (left + width)]
+    return {
+        "planes": planes[:, top : top + height, left : left + width],
+        "target": np.ascontiguousarray(target.transpose(2, 0, 1)),
+        "noise": noise,
+    }
 
 
 def _jitter(scene: Float32, rng: np.random.Generator) -> Float32:
@@ -71,14 +71,64 @@ def _jitter(scene: Float32, rng: np.random.Generator) -> Float32:
     return np.ascontiguousarray(scene * np.exp(rng.normal(0, 0.1, 3)).astype(np.float32))
 
 
-def loss(network: nn.Module, batch: Batch) -> Tensor:
-    """Mean error of the picture as the fusion would about show it, and of its colour differences."""
-    planes = batch["planes"]
-    context = {"noise": noise_model(planes)}
-    seen, wanted = look(network(planes, context)), look(batch["target"])
+def draw(scene: Float32, rng: np.random.Generator) -> Float32:
+    """Polygons, lines, stripes and letters of random light over a scene: edges harder than panoramas have."""
+    rows, columns = scene.shape[:2]
+    middle = float(np.median(scene)) + 1e-4
+    for _ in range(rng.integers(1, 8)):
+        shape = _shape(2 * rows, 2 * columns, rng)
+        cover = cv2.resize(shape, (columns, rows), interpolation=cv2.INTER_AREA).astype(np.float32)[:, :, None] / 255
+        light = middle * np.exp(rng.normal(0, 1.5) + rng.normal(0, 0.5, 3)).astype(np.float32)
+        opaque = rng.random() < 0.5
+        drawn = cover * light if opaque else cover * scene * (light / middle * np.float32(0.5))
+        scene = np.asarray(scene * (1 - cover) + drawn, np.float32)
+    return np.ascontiguousarray(scene)
+
+
+def _shape(rows: int, columns: int, rng: np.random.Generator) -> np.ndarray:
+    """One shape, 0 or 255 (letters with soft edges): (rows, columns) uint8."""
+    canvas = np.zeros((rows, columns), np.uint8)
+    centre = rng.uniform(0, 1, 2) * (columns, rows)
+    kind = rng.integers(4)
+    if kind == 0:
+        corners = centre + rng.normal(0, rng.uniform(10, 200), (rng.integers(3, 7), 2))
+        cv2.fillPoly(canvas, [corners.astype(np.int32)], (255,))
+    elif kind == 1:
+        for _ in range(rng.integers(1, 12)):
+            start, end = (centre + rng.normal(0, 150, (2, 2))).astype(int).tolist()
+            cv2.line(canvas, start, end, (255,), int(rng.integers(1, 5)))
+    elif kind == 2:
+        down, across = np.mgrid[:rows, :columns]
+        angle, period, reach = rng.uniform(0, np.pi), rng.uniform(4, 24), rng.uniform(30, 160)
+        wave = np.sin(2 * np.pi * (across * np.cos(angle) + down * np.sin(angle)) / period)
+        inside = (np.abs(across - centre[0]) < reach) & (np.abs(down - centre[1]) < reach)
+        canvas[inside & (wave > 0)] = 255
+    else:
+        text = "".join(rng.choice(_LETTERS) for _ in range(rng.integers(2, 9)))
+        font, scale, width = int(rng.integers(0, 7)), float(rng.uniform(0.6, 4)), int(rng.integers(1, 6))
+        cv2.putText(canvas, text, centre.astype(int).tolist(), font, scale, (255,), width, cv2.LINE_AA)
+    return canvas
+
+
+def loss(network: nn.Module, batch: Batch, stage: Stage) -> Losses:
+    """Errors of the picture as the fusion would about show it.
+
+    light: mean. colour: of the differences of red and blue to green. blotches: of both, averaged over 8x8 pixels.
+    slopes: of the gradients of grey. ssim: 1 - SSIM of grey, with a plain 7x7 window.
+    """
+    assert isinstance(network, LumenRaw)
+    seen, wanted = look(network(batch["planes"], {"noise": batch["noise"]})), look(batch["target"])
     error = seen - wanted
     colour = error[:, 0::2] - error[:, 1:2]
-    return error.abs().mean() + 0.5 * colour.abs().mean()
+    grey = error.mean(dim=1, keepdim=True)
+    parts = {
+        "light": error.abs().mean(),
+        "colour": colour.abs().mean(),
+        "blotches": F.avg_pool2d(colour, 8).abs().mean() + 0.5 * F.avg_pool2d(error, 8).abs().mean(),
+        "slopes": grey.diff(dim=2).abs().mean() + grey.diff(dim=3).abs().mean(),
+        "ssim": 1 - _ssim(seen.mean(dim=1, keepdim=True), wanted.mean(dim=1, keepdim=True)),
+    }
+    return {name: parts[name] for name in stage.loss}
 
 
 def look(light: Tensor) -> Tensor:
@@ -91,22 +141,29 @@ def look(light: Tensor) -> Tensor:
     return coded / (1 + 0.6 * coded.clamp(min=0))
 
 
+def _ssim(first: Tensor, second: Tensor) -> Tensor:
+    means = [F.avg_pool2d(x, 7, 1) for x in (first, second)]
+    squares = [F.avg_pool2d(x * x, 7, 1) - mean * mean for x, mean in zip((first, second), means, strict=True)]
+    both = F.avg_pool2d(first * second, 7, 1) - means[0] * means[1]
+    light = (2 * means[0] * means[1] + 1e-4) / (means[0].square() + means[1].square() + 1e-4)
+    return (light * (2 * both + 9e-4) / (squares[0] + squares[1] + 9e-4)).mean()
+
+
 def validation(scenes: list[pool.Scene]) -> list[tuple[Float32, Float32]]:
     """One fixed 10-bit shot of each scene: canonical planes and the finished target picture."""
     rng = np.random.default_rng(2024)
-    shots = [sample(view.astype(np.float32), rng, bits=10) for view in pool.views(scenes, 1, 7)]
-    return [(planes, fusion(scene)) for planes, scene in shots]
+    shots = [simulate.mosaic(view.astype(np.float32), rng, bits=10) for view in pool.views(scenes, 1, 7)]
+    return [(planes, simulate.finished(scene)) for planes, scene in shots]
 
 
 def score(network: nn.Module, held_out: list[tuple[Float32, Float32]]) -> Scores:
     """Mean PSNR, SSIM and CIE dE76 of the finished pictures; `error` is what training minimises: minus the PSNR."""
+    assert isinstance(network, LumenRaw)
     rows = []
     for planes, target in held_out:
         with torch.inference_mode():
-            linear = network.whole(torch.from_numpy(planes)[None])[0].permute(1, 2, 0).numpy()  # type: ignore[operator]
-        finished = fusion(np.ascontiguousarray(linear))
-        rows.append(
-            (pictures.psnr(finished, target), pictures.ssim(finished, target), pictures.delta_e76(finished, target))
-        )
+            linear = network.whole(torch.from_numpy(planes)[None])[0].permute(1, 2, 0).numpy()
+        made = fusion(np.ascontiguousarray(linear))
+        rows.append((pictures.psnr(made, target), pictures.ssim(made, target), pictures.delta_e76(made, target)))
     psnr, ssim, delta = np.mean(rows, axis=0)
     return {"psnr": float(psnr), "ssim": float(ssim), "dE76": float(delta), "error": -float(psnr)}

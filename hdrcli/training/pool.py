@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -39,18 +40,30 @@ def views(scenes: list[Scene], per_scene: int, seed: int) -> list[Float16]:
     return found
 
 
-def windows(scenes: list[Scene], per_scene: int, seed: int) -> list[Float16]:
-    """Random (384, 512, 3) cut-outs of the scenes as they are: sharper than any projected view."""
+def windows(scenes: list[Scene], per_scene: int, seed: int, *, smallest: float = 1.0) -> list[Float16]:
+    """Random (384, 512, 3) cut-outs of the scenes as they are: sharper than any projected view.
+
+    smallest: they are made from scenes shrunk by a random factor from here to 1, which sharpens them further.
+    """
     rng = np.random.default_rng(seed)
     found = []
     for scene in scenes:
-        rows, columns = scene.pixels.shape[:2]
-        if scene.sky or rows < HEIGHT or columns < WIDTH:
+        if scene.sky:
             continue
         for _ in range(per_scene):
-            top, left = rng.integers(0, rows - HEIGHT + 1), rng.integers(0, columns - WIDTH + 1)
-            found.append(usable(scene.pixels[top : top + HEIGHT, left : left + WIDTH]))
+            pixels = _shrunk(scene.pixels, float(rng.uniform(smallest, 1)))
+            rows, columns = pixels.shape[:2]
+            if rows >= HEIGHT and columns >= WIDTH:
+                top, left = rng.integers(0, rows - HEIGHT + 1), rng.integers(0, columns - WIDTH + 1)
+                found.append(usable(pixels[top : top + HEIGHT, left : left + WIDTH]))
     return found
+
+
+def _shrunk(pixels: Float32, factor: float) -> Float32:
+    if factor == 1:
+        return pixels
+    size = round(pixels.shape[1] * factor), round(pixels.shape[0] * factor)
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.float32)
 
 
 def usable(view: Float32) -> Float16:
