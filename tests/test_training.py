@@ -14,7 +14,7 @@ from hdrcli.color import Float32
 from hdrcli.errors import UsageError
 from hdrcli.image import Image, Transfer
 from hdrcli.nets import lumen as net
-from hdrcli.training import lumen, lumenraw, pool
+from hdrcli.training import lumen, lumenraw, pool, simulate
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +42,18 @@ def test_a_shot_is_exposed_and_described(room: Float32) -> None:
 
 
 def test_a_sample_of_mosaics_matches_its_target(room: Float32) -> None:
-    planes, target = lumenraw.sample(room, np.random.default_rng(2), bits=14)
+    planes, target = simulate.mosaic(room, np.random.default_rng(2), bits=14)
     blocks = target.reshape(192, 2, 256, 2, 3).mean(axis=(1, 3))
     found = np.stack([planes[2], (planes[1] + planes[3]) / 2, planes[0]], axis=-1)
     middle = (blocks.max(axis=2) > 0.02) & (blocks.max(axis=2) < 1)
     stops = np.median(np.log2(np.maximum(found[middle], 1e-4) / blocks[middle]))
     assert abs(stops) < 0.4, f"the mosaic is {stops:+.2f} stops from its target"
+
+
+def test_shapes_are_drawn_over_a_scene(room: Float32) -> None:
+    drawn = lumenraw.draw(room, np.random.default_rng(3))
+    changed = (drawn != room).any(axis=2).mean()
+    assert drawn.shape == room.shape and drawn.min() >= 0 and 0.001 < changed < 1, f"{changed:.1%} of the scene changed"
 
 
 def test_scenes_that_are_only_sky_count_less() -> None:
