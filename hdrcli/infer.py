@@ -15,9 +15,9 @@ from hdrcli import memory
 from hdrcli.batch import Check, go_on
 from hdrcli.color import Float32
 from hdrcli.errors import HdrError, OutOfMemoryError, UsageError
-from hdrcli.network import Network
+from hdrcli.network import Context, Network
 from hdrcli.probe import DTYPES, best, reduced
-from hdrcli.tiling import crop, pad, round_up, run_tiled, spans
+from hdrcli.tiling import Tiling, crop, pad, round_up, run_tiled, spans
 
 SMALLEST_TILE = 64
 SHARE_OF_FREE = 0.6  # of the memory that is free
@@ -111,15 +111,20 @@ def run(network: Network, planes: Float32, compute: Compute, check: Check = go_o
     """
     device, precision, _, bytes_of_pixel = describe(compute, network)
     batch = compute.batch
-    tile = compute.tile or _largest_tile(network, planes.shape[1:], device, bytes_of_pixel * batch, compute.memory)
+    budget = compute.memory or int(SHARE_OF_FREE * memory.free(device))
+    height, width = _padded(planes.shape[1:], network.tiling)
+    budget -= int(4 * height * width * (network.planes + max(3 * network.tiling.scale**2, network.surveyed)))
+    tile = compute.tile or _largest_tile(height, width, network.tiling, bytes_of_pixel * batch, budget)
+    fits = height * width * bytes_of_pixel <= budget
     while True:
         try:
-            output, tiles = _run_once(network, planes, device, precision, tile, batch, check)
+            output, tiles = _run_once(network, planes, device, precision, tile, batch, fits, check)
             break
         except (RuntimeError, MemoryError) as error:
             if not is_for_memory(error):
                 raise
             tile, batch = _smaller(tile, batch, max(planes.shape[1:]))
+            fits = False
         if device.type == "cuda":
             torch.cuda.empty_cache()
     if not np.isfinite(output).all():
@@ -128,14 +133,14 @@ def run(network: Network, planes: Float32, compute: Compute, check: Check = go_o
     return Result(output, str(device), precision, tiles)
 
 
-def _largest_tile(
-    network: Network, size: tuple[int, ...], device: torch.device, bytes_of_pixel: float, given: int | None
-) -> int:
-    """Cuts a picture of `size` into as few tiles as fit into memory, all of one size."""
-    tiling = network.tiling
+def _padded(size: tuple[int, ...], tiling: Tiling) -> tuple[int, int]:
+    """What `pad` makes of a picture's height and width."""
     height, width = (round_up(max(side + 2 * tiling.border, tiling.minimum), tiling.multiple_of) for side in size)
-    pictures = 4 * height * width * (network.planes + 3 * tiling.scale**2)  # the input and the output
-    budget = (given or int(SHARE_OF_FREE * memory.free(device))) - pictures
+    return height, width
+
+
+def _largest_tile(height: int, width: int, tiling: Tiling, bytes_of_pixel: float, budget: int) -> int:
+    """Cuts a padded picture into as few tiles as fit into `budget` bytes, all of one size."""
     for parts in count(1):
         tile = max(-(-max(height, width) // parts), SMALLEST_TILE)
         rows, columns = (spans(length, tile, tiling)[0].window.stop for length in (height, width))
@@ -146,7 +151,14 @@ def _largest_tile(
 
 @torch.inference_mode()
 def _run_once(
-    network: Network, planes: Float32, device: torch.device, precision: str, tile: int, batch: int, check: Check
+    network: Network,
+    planes: Float32,
+    device: torch.device,
+    precision: str,
+    tile: int,
+    batch: int,
+    fits: bool,
+    check: Check,
 ) -> tuple[Float32, int]:
     tiling = network.tiling
     image = pad(_uploaded(planes, device), tiling)
@@ -155,7 +167,8 @@ def _run_once(
         check()
         finished = network.whole(image, partial(reduced, device, precision))
     else:
-        finished = _in_tiles(network, image, device, precision, tile, batch, check)
+        context = network.prepare(image) if fits else network.survey(image, tile, check)
+        finished = _in_tiles(network, image, context, device, precision, tile, batch, check)
     picture = crop(finished, tiling, *planes.shape[1:])[0].permute(1, 2, 0)
     return picture.contiguous().cpu().numpy(), windows
 
@@ -167,11 +180,17 @@ def _uploaded(planes: Float32, device: torch.device) -> Tensor:
 
 
 def _in_tiles(
-    network: Network, image: Tensor, device: torch.device, precision: str, tile: int, batch: int, check: Check
+    network: Network,
+    image: Tensor,
+    context: Context,
+    device: torch.device,
+    precision: str,
+    tile: int,
+    batch: int,
+    check: Check,
 ) -> Tensor:
-    """The three stages, with only the middle one in tiles and in reduced precision."""
+    """The last two stages, the first of them in tiles and in reduced precision."""
     scale = network.tiling.scale
-    context = network.prepare(image)
     output = torch.empty(
         (1, 3, image.shape[2] * scale, image.shape[3] * scale), device=device, memory_format=torch.channels_last
     )

@@ -1,5 +1,6 @@
 """raw_to_tonemappedHDR against numbers of the authors' own code, and its tiles against the whole picture."""
 
+import math
 from functools import cache
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import torch
 from tf_rule import DATA, published_arrays
 from torch import Tensor
 
+from hdrcli import memory
 from hdrcli.errors import WeightsError, WrongStateError
-from hdrcli.nets.hdrisp import SPEC, HdrIsp, _Facts
+from hdrcli.nets._whole import Facts
+from hdrcli.nets.hdrisp import SPEC, HdrIsp
 from hdrcli.tiling import run_tiled
 
 ATOL = 2e-5
@@ -107,6 +110,47 @@ def test_tiled_equals_whole_in_single_precision(network: HdrIsp) -> None:
     assert worst <= 5e-6
 
 
+@pytest.fixture
+def small_survey(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Surveys by tiles no larger than the network's own: 80 packed pixels for the halo and what is asked for."""
+    monkeypatch.setattr("hdrcli.nets.hdrisp._HALO", 34)
+
+
+@pytest.mark.usefixtures("small_survey")
+@pytest.mark.parametrize(("height", "width", "tile"), [(152, 24, 16), (24, 168, 40), (112, 120, 24), (32, 40, 16)])
+@torch.inference_mode()
+def test_a_survey_finds_what_the_whole_picture_has(height: int, width: int, tile: int) -> None:
+    """The last tiles are smaller than the others; a picture of one tile is surveyed as well."""
+    network, image = _slim(), _planes(height, width)
+    calls = []
+    whole, surveyed = network.prepare(image), network.survey(image, tile, lambda: calls.append(0))
+    assert whole.keys() == surveyed.keys()
+    for name, value in whole.items():
+        torch.testing.assert_close(surveyed[name], value, rtol=1e-10, atol=1e-12, msg=name)
+    tiles = math.prod(-(-side // tile) if side > 80 + tile else 1 for side in (height, width))
+    assert len(calls) == 21 * tiles, "18 passes for statistics and 3 for features"
+
+
+@torch.inference_mode()
+def test_a_survey_in_single_precision_gives_the_same_picture(network: HdrIsp) -> None:
+    """At full width, more than one tile wide; 290 packed pixels are seen by each."""
+    image = _planes(16, 424).float()
+    given = {name: value.clone() for name, value in network.survey(image, 16).items()}
+    worst = float((network(image, given) - network.whole(image)).abs().max())
+    print(f"surveyed differs by {worst:.1e}")
+    assert worst <= 5e-6
+
+
+@pytest.mark.usefixtures("small_survey")
+@torch.inference_mode()
+def test_a_survey_holds_the_features_it_claims() -> None:
+    """Twice the picture takes more memory by what is held for each pixel, and by nothing else."""
+    network = _slim().float()
+    short, long = (_planes(24, width).float() for width in (400, 800))
+    needed = [memory.peak(lambda image=image: network.survey(image, 64)) for image in (short, long)]
+    assert needed[1] - needed[0] <= 1.05 * 4 * network.surveyed * 24 * 400
+
+
 @torch.inference_mode()
 def test_a_tile_must_say_where_it_lies() -> None:
     network, image = _slim(), _planes(32, 24)
@@ -139,7 +183,7 @@ def test_doubling_is_that_of_aligned_corners() -> None:
     """What it does piece by piece is what torch does with the whole."""
     image, x = _planes(24, 40), torch.rand(2, 3, 12, 20, dtype=torch.float64)
     expected = torch.nn.functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
-    torch.testing.assert_close(_Facts(image, {}).doubled(x), expected, rtol=0, atol=1e-14)
+    torch.testing.assert_close(Facts(image, {}, 4).doubled(x), expected, rtol=0, atol=1e-14)
 
 
 @torch.inference_mode()

@@ -6,14 +6,17 @@
                                 \\- level 4 -/                                      1/8
 
 Normalisation and attention scale features by numbers of the whole picture: means, variances, maxima. `prepare` measures
-them once, and all tiles use them instead of their own. Doubling the resolution keeps corners on corners, so it depends
-on where in the picture a pixel lies: tiles carry their place with them, as `located` gives it.
+them once, and all tiles use them instead of their own. Where the whole is too large for memory, `survey` gathers the
+same numbers over tiles, from the coarsest level to the finest; of the whole picture it holds the features of a level
+until the next one has its own. Doubling the resolution keeps corners on corners, so it depends on where in the picture
+a pixel lies: tiles carry their place with them, as `located` gives it.
 """
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from itertools import product
+from functools import partial
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +24,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hdrcli.errors import WrongStateError
+from hdrcli.batch import Check, go_on
 from hdrcli.nets._joined import JoinedConv2d
 from hdrcli.nets._torch_checkpoint import import_arrays
+from hdrcli.nets._whole import Facts, Statistic, Survey, TileFacts, located, name_statistics
 from hdrcli.network import Context, NetSpec, Network, StateDict
 from hdrcli.tiling import Tiling
 
 _PLANES = 4
 _KERNELS = (3, 5, 7, 9)
+_HALO = 171
+_HALO_OF_STAGE = 34  # of a level, the coarser one being given: level 3 reaches farthest
 
 
 class HdrIsp(Network):
@@ -43,7 +49,7 @@ class HdrIsp(Network):
     def __init__(self, width: int = 32, skip: bool = False) -> None:
         super().__init__()
         w1, w2, w3, w4 = (width << level for level in range(4))
-        self.tiling = Tiling(multiple_of=8, halo=171, scale=2, tile=1024, minimum=16)
+        self.tiling = Tiling(multiple_of=8, halo=_HALO, scale=2, tile=1024, minimum=16)
         self.encode1 = _Pair(_PLANES, w1, norm=False)
         self.encode2 = _Pair(w1, w2)
         self.encode3 = _Pair(w2, w3)
@@ -57,20 +63,32 @@ class HdrIsp(Network):
         self.up0 = _Conv(w1, w1 // 2)
         self.out = nn.ModuleList(_Conv(inputs, 3, active=False) for inputs in (w1 // 2, w1, w2, w3, w4))
         self.skip = nn.ConvTranspose2d(_PLANES, 3, 6, stride=2, padding=4, bias=False) if skip else None
+        self.surveyed = _PLANES + 2 + w3 / 16 + w2 / 4  # what is cut into tiles, the features of levels 3 and 2
+        name_statistics(self)
 
     def prepare(self, image: Tensor) -> Context:
-        facts = _Facts(image, {})
+        facts = Facts(image, {}, _PLANES)
         for level, _ in self._levels(image, facts):
             if level == 1:
                 break
         return facts.noted
 
+    def survey(self, image: Tensor, tile: int, check: Check = go_on) -> Context:
+        tiling = Tiling(multiple_of=8, halo=_HALO_OF_STAGE)
+        survey = Survey(image, tiling, tile + 2 * (_HALO - _HALO_OF_STAGE), check)
+        survey.gather(self._pooled, self.encode2, self.encode3)
+        facts = Facts(image, {}, _PLANES)
+        x = self.level4(survey.mapped(self._pooled), facts)
+        survey.context |= facts.noted
+        for level, blend in ((3, self.level3), (2, self.level2), (1, self.level1)):
+            stage = partial(self._blended_tile, level, x)
+            survey.gather(stage, blend)
+            if level > 1:
+                x = survey.mapped(stage)
+        return survey.context
+
     def located(self, image: Tensor) -> Tensor:
-        """Adds two planes: row and column of each pixel in parts of the picture's height and width."""
-        count, _, height, width = image.shape
-        rows = _places(height, image)[:, None].expand(count, 1, height, width)
-        columns = _places(width, image).expand(count, 1, height, width)
-        return torch.cat([image, rows, columns], dim=1)
+        return located(image)
 
     def forward(self, tile: Tensor, context: Context) -> Tensor:
         """With an empty context the tile counts as a whole picture: what the authors' code does, and training needs."""
@@ -85,7 +103,7 @@ class HdrIsp(Network):
         return self._run(planes, {}, level)
 
     def _run(self, tile: Tensor, context: Context, wanted: int) -> Tensor:
-        facts = _Facts(tile, context)
+        facts = Facts(tile, context, _PLANES)
         planes = tile[:, :_PLANES]
         features = next(features for level, features in self._levels(planes, facts) if level == wanted)
         picture: Tensor = self.out[wanted]([features], facts)
@@ -94,73 +112,41 @@ class HdrIsp(Network):
             picture = picture + self.skip(F.pad(coded, (1, 1, 1, 1), mode="reflect"))
         return torch.sigmoid(picture)
 
-    def _levels(self, planes: Tensor, facts: "_Facts") -> Iterator[tuple[int, Tensor]]:
+    def _levels(self, planes: Tensor, facts: Facts) -> Iterator[tuple[int, Tensor]]:
         """The levels 4 to 0 and their features, each computed when it is asked for."""
-        x, encoded = planes, []
-        for encode in (self.encode1, self.encode2, self.encode3):
-            encoded.append(encode([x], facts))
-            x = F.max_pool2d(encoded[-1], 2)
-        x = self.level4(x, facts)
+        encoded = list(self._encoded(planes, facts))
+        x = self.level4(F.max_pool2d(encoded[-1], 2), facts)
         yield 4, x
-        for level, blend, up in ((3, self.level3, self.up3), (2, self.level2, self.up2), (1, self.level1, self.up1)):
-            x = blend([encoded.pop(), up([facts.doubled(x)], facts)], facts)
+        for level in (3, 2, 1):
+            x = self._blended(level, encoded.pop(), x, facts)
             yield level, x
         yield 0, self.up0([facts.doubled(x)], facts)
 
+    def _encoded(self, planes: Tensor, facts: Facts) -> Iterator[Tensor]:
+        """What the levels 1, 2 and 3 see of the input."""
+        features = self.encode1([planes], facts)
+        yield features
+        for encode in (self.encode2, self.encode3):
+            features = encode([F.max_pool2d(features, 2)], facts)
+            yield features
 
-class _Facts:
-    """What holds for a whole picture: taken from a context or, where that is empty, measured on the tile itself.
+    def _encoded_at(self, level: int, planes: Tensor, facts: Facts) -> Tensor:
+        return next(islice(self._encoded(planes, facts), level - 1, None))
 
-    noted: the context of later tiles; the statistics are numbered in the order in which the network asks for them.
-    """
+    def _blended(self, level: int, encoded: Tensor, coarser: Tensor, facts: Facts) -> Tensor:
+        """The features of a level from 3 to 1 from those of the next coarser one and what it sees of the input."""
+        blends, ups = (self.level1, self.level2, self.level3), (self.up1, self.up2, self.up3)
+        x: Tensor = blends[level - 1]([encoded, ups[level - 1]([facts.doubled(coarser)], facts)], facts)
+        return x
 
-    def __init__(self, tile: Tensor, context: Context) -> None:
-        self._known = context
-        self._sides = torch.tensor([tile.shape[2:]]) if not context else context["sides"]
-        self.noted = {"sides": self._sides}
-        if tile.shape[1] > _PLANES:
-            self._rows, self._columns = tile[:, _PLANES, :, 0], tile[:, _PLANES + 1, 0, :]
-        elif self._sides.tolist() == [list(tile.shape[2:])]:
-            self._rows, self._columns = (_places(side, tile)[None] for side in tile.shape[2:])
-        else:
-            raise WrongStateError(
-                "hdrisp was given a tile that does not say where in the picture it lies",
-                hint="cut tiles from network.located(picture)",
-            )
+    def _pooled(self, planes: Tensor, facts: Facts) -> Tensor:
+        """What level 4 sees of the input."""
+        return F.max_pool2d(self._encoded_at(3, planes, facts), 2)
 
-    def statistic(self, measure: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        """`measure` of the whole picture's x, at least in single precision; it gives (N, ...)."""
-        name = f"statistic {len(self.noted):02d}"
-        precise = x.to(torch.promote_types(x.dtype, torch.float32))
-        self.noted[name] = self._known[name] if self._known else measure(precise)
-        return self.noted[name]
-
-    def doubled(self, x: Tensor) -> Tensor:
-        """Bilinear, twice the size, corners of the whole picture on corners (`align_corners=True`)."""
-        height, width = self._sides[0].tolist()
-        return _doubled(_doubled(x, 2, self._rows, height), 3, self._columns, width)
-
-
-def _places(length: int, like: Tensor) -> Tensor:
-    return torch.arange(length, device=like.device).to(like.dtype) / length
-
-
-def _doubled(x: Tensor, axis: int, places: Tensor, length: int) -> Tensor:
-    """Doubles one axis of a map of which every sample covers `covers` pixels of a picture of `length`.
-
-    Sample k of n gives two: it drawn to sample k - 1 by k / (2n - 1), and it drawn to k + 1 by (n - 1 - k) / (2n - 1).
-    """
-    covers = places.shape[1] // x.shape[axis]
-    share = places[:, ::covers] * (length / (2 * length - covers))
-    share = (share[:, None, :, None] if axis == 2 else share[:, None, None, :]).to(x.dtype)
-    rest = (length - covers) / (2 * length - covers) - share
-    count = x.shape[axis] - 1
-    out = F.interpolate(x, scale_factor=(2, 1) if axis == 2 else (1, 2), mode="nearest")
-    pairs = torch.unflatten(out, axis, (-1, 2))
-    steps = x.diff(dim=axis)
-    pairs.select(axis + 1, 0).narrow(axis, 1, count).sub_(steps * share.narrow(axis, 1, count))
-    pairs.select(axis + 1, 1).narrow(axis, 0, count).add_(steps * rest.narrow(axis, 0, count))
-    return out
+    def _blended_tile(self, level: int, coarser: Tensor, planes: Tensor, facts: TileFacts) -> Tensor:
+        """The features of a tile at a level, given those of the whole picture at the next coarser one."""
+        encoded = self._encoded_at(level, planes, facts)
+        return self._blended(level, encoded, facts.seen(coarser, 2**level), facts)
 
 
 class _Conv(nn.Module):
@@ -172,7 +158,7 @@ class _Conv(nn.Module):
         self.norm = _InstanceNorm(outputs) if norm else None
         self.active = active
 
-    def forward(self, parts: Iterable[Tensor], facts: _Facts) -> Tensor:
+    def forward(self, parts: Iterable[Tensor], facts: Facts) -> Tensor:
         x: Tensor = self.conv(parts)
         if self.norm is not None:
             x = self.norm(x, facts)
@@ -187,7 +173,7 @@ class _Pair(nn.Module):
         self.first = _Conv(inputs, outputs, norm=norm)
         self.second = _Conv(outputs, outputs, norm=norm)
 
-    def forward(self, parts: Iterable[Tensor], facts: _Facts) -> Tensor:
+    def forward(self, parts: Iterable[Tensor], facts: Facts) -> Tensor:
         x: Tensor = self.second([self.first(parts, facts)], facts)
         return x
 
@@ -201,7 +187,7 @@ class _Coarsest(nn.Module):
         self.eca = nn.ModuleList(_Eca(width) for _ in range(2))
         self.cbam = _Cbam(width, hidden)
 
-    def forward(self, x: Tensor, facts: _Facts) -> Tensor:
+    def forward(self, x: Tensor, facts: Facts) -> Tensor:
         for index, pair in enumerate(self.pairs):
             x = pair([x], facts)
             if index % 2 == 1:
@@ -219,7 +205,7 @@ class _Coarse(nn.Module):
         self.eca = _Eca(width)
         self.cbam = _Cbam(width, hidden)
 
-    def forward(self, parts: Iterable[Tensor], facts: _Facts) -> Tensor:
+    def forward(self, parts: Iterable[Tensor], facts: Facts) -> Tensor:
         x: Tensor = self.cbam(self.eca(self.pair(parts, facts), facts), facts)
         return x
 
@@ -233,9 +219,9 @@ class _Fine(nn.Module):
         self.branches = nn.ModuleList(_Branch(width, branch, size) for size in _KERNELS)
         self.merge = merge
 
-    def forward(self, parts: Iterable[Tensor], facts: _Facts) -> Tensor:
+    def forward(self, parts: Iterable[Tensor], facts: Facts) -> Tensor:
         x = self.pair(parts, facts)
-        merged: Tensor = self.merge((branch(x, facts) for branch in self.branches), facts)
+        merged: Tensor = self.merge(facts.each(partial(branch, x, facts) for branch in self.branches), facts)
         return merged
 
 
@@ -251,12 +237,16 @@ class _Branch(nn.Module):
             *(nn.Linear(width, width // 2), nn.ReLU()),
             *(nn.Linear(width // 2, width), nn.Sigmoid()),
         )
+        self.mean = Statistic()
+        self.moments = Statistic("variance")
 
-    def forward(self, x: Tensor, facts: _Facts) -> Tensor:
+    def forward(self, x: Tensor, facts: Facts) -> Tensor:
         x = self.enter([x], facts)
-        level = self.level(facts.statistic(_mean, x))[:, :, None, None]
+        level = self.level(self.mean(x, facts)[:, 0])[:, :, None, None]
         x = x * torch.sigmoid(self.light(x)) * level
-        mean, variance = _columns(facts.statistic(_sample_moments, x), x)
+        mean, variance = self.moments(x, facts).unbind(1)
+        variance = variance * (1 + 1 / (facts.count(x) - 1))  # of a sample: one degree of freedom less
+        mean, variance = (row[:, :, None, None].to(x.dtype) for row in (mean, variance))
         return x * torch.sigmoid((x - mean) ** 2 / (4 * (variance + 1e-4)) + 0.5)
 
 
@@ -267,9 +257,10 @@ class _InstanceNorm(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(width))
         self.bias = nn.Parameter(torch.zeros(width))
+        self.moments = Statistic("variance")
 
-    def forward(self, x: Tensor, facts: _Facts) -> Tensor:
-        mean, variance = facts.statistic(_moments, x).unbind(1)
+    def forward(self, x: Tensor, facts: Facts) -> Tensor:
+        mean, variance = self.moments(x, facts).unbind(1)
         scale = self.weight / torch.sqrt(variance + 1e-5)
         shift = self.bias - mean * scale
         return (x * scale[:, :, None, None]).add_(shift[:, :, None, None]).to(x.dtype)
@@ -282,9 +273,10 @@ class _Eca(nn.Module):
         super().__init__()
         size = int((math.log2(width) + 1) / 2) // 2 * 2 + 1
         self.conv = nn.Conv1d(1, 1, size, padding=size // 2, bias=False)
+        self.means = Statistic()
 
-    def forward(self, x: Tensor, facts: _Facts) -> Tensor:
-        weights = torch.sigmoid(self.conv(facts.statistic(_mean, x)[:, None, :]))[:, 0]
+    def forward(self, x: Tensor, facts: Facts) -> Tensor:
+        weights = torch.sigmoid(self.conv(self.means(x, facts)))[:, 0]
         return x * weights[:, :, None, None]
 
 
@@ -299,39 +291,14 @@ class _Cbam(nn.Module):
         self.largest = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, width))
         self.mean = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, width))
         self.places = nn.Conv2d(2, 1, 7, padding=3, bias=False)
+        self.extent = Statistic("largest")
 
-    def forward(self, x: Tensor, facts: _Facts) -> Tensor:
-        largest, mean = facts.statistic(_extent, x).unbind(1)
+    def forward(self, x: Tensor, facts: Facts) -> Tensor:
+        mean, largest = self.extent(x, facts).unbind(1)
         channels = torch.sigmoid(self.largest(largest) + self.mean(mean))
         y = x * channels[:, :, None, None]
         seen = torch.cat([y.amax(1, keepdim=True), y.mean(1, keepdim=True)], dim=1)
         return torch.sigmoid(self.places(seen)) * y + x
-
-
-def _mean(x: Tensor) -> Tensor:
-    return x.mean(dim=(2, 3))
-
-
-def _moments(x: Tensor) -> Tensor:
-    """Mean and variance; in two passes, which is as accurate as torch.var_mean and faster."""
-    mean = x.mean(dim=(2, 3))
-    variance = (x - mean[:, :, None, None]).square().mean(dim=(2, 3))
-    return torch.stack([mean, variance], dim=1)
-
-
-def _sample_moments(x: Tensor) -> Tensor:
-    """Mean and variance, the latter with one degree of freedom less."""
-    count = x.shape[2] * x.shape[3]
-    return _moments(x) * x.new_tensor([[1.0], [count / (count - 1)]])
-
-
-def _extent(x: Tensor) -> Tensor:
-    return torch.stack([x.amax(dim=(2, 3)), x.mean(dim=(2, 3))], dim=1)
-
-
-def _columns(statistic: Tensor, like: Tensor) -> tuple[Tensor, ...]:
-    """Unpacks (N, K, C) to K maps (N, C, 1, 1) in the precision of the features they are for."""
-    return tuple(part[:, :, None, None].to(like.dtype) for part in statistic.unbind(1))
 
 
 def _published_modules() -> dict[str, str]:
