@@ -22,23 +22,40 @@ def room() -> Float32:
     return scene.render(256, 192).repeat(2, axis=0).repeat(2, axis=1)
 
 
-def test_curves_come_back_from_their_coefficients() -> None:
+def test_the_basis_holds_curves_that_it_was_not_made_from() -> None:
     rng = np.random.default_rng(0)
-    tables = np.stack([lumen.curve_table(camera.random_curve(rng)) for _ in range(400)])
+    tables = torch.from_numpy(np.stack([lumen.curve_table(camera.random_curve(rng)) for _ in range(400)]))
     network = net.Lumen(**net.SPEC.tiny)
     lumen.set_curves(network, tables[:300])
+    steps = torch.log(tables[300:].diff(dim=1).clamp(min=1e-6)) - network.curve_mean
+    basis = torch.cat([network.curve_basis, torch.ones(1, 255)])  # a factor on all steps changes no curve
     with torch.no_grad():
-        found = network.curve(lumen.coefficients(network, tables)).numpy()
-    error = np.sqrt(np.mean((found - tables) ** 2, axis=1))
-    assert np.median(error) < 0.003, f"median RMS error of a curve is {np.median(error):.4f}"
+        found = network.curve(torch.linalg.lstsq(basis.T, steps.T).solution[:-1].T)
+    error = (found - tables[300:]).square().mean(dim=1).sqrt()
+    assert error.median() < 0.003, f"median RMS error of a curve is {error.median():.4f}"
 
 
-def test_a_shot_is_exposed_and_described(room: Float32) -> None:
-    shot = lumen.shoot(room, np.random.default_rng(1), "noisy", (0.05, 0.05))
-    clipped = (shot.codes.max(axis=2) >= 250).mean()
-    assert 0.03 < clipped < 0.2, f"{clipped:.1%} of the pixels are clipped"
-    assert shot.found.shape == (net.FEATURES,)
-    assert (shot.light[shot.codes.max(axis=2) < 250] <= 1.01).mean() > 0.99
+def test_a_member_guesses_curves_of_scenes_that_it_has_not_seen(room: Float32) -> None:
+    rng = np.random.default_rng(1)
+    large = room.repeat(2, axis=1)[:384, :512]
+    scenes = [pool.Scene(str(number), large * np.float32(number + 1), sky=False) for number in range(net.MEMBERS)]
+    rows, kept = lumen.photographs(scenes, 16, rng)
+    network = net.Lumen(**net.SPEC.tiny)
+    guesses = lumen.fit_estimator(network, rows, seed=0)
+    own = rows.scene == 2
+    assert own.any(), "no photograph of the scene"
+    with torch.no_grad():
+        member = network.curve(network.estimator.members[2](network.normalise(rows.found[own])))
+    assert torch.equal(guesses[own], member)
+    assert len(kept) == 6 and kept[1][0] == 3
+
+
+def test_gains_are_those_of_the_light() -> None:
+    codes = torch.randint(0, 250, (2, 64, 3), dtype=torch.uint8)
+    curves = torch.linspace(0, 1, 256).square().expand(2, -1)
+    light = torch.gather(curves, 1, codes.long().flatten(1)).view(2, 64, 3) * torch.tensor([0.5, 2.0])[:, None, None]
+    rows = lumen.Rows(torch.zeros(2), torch.zeros(2, 1), curves, codes, light)
+    torch.testing.assert_close(lumen.gains(curves, rows), torch.tensor([0.5, 2.0]), rtol=1e-2, atol=0)
 
 
 def test_a_sample_of_mosaics_matches_its_target(room: Float32) -> None:

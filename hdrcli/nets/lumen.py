@@ -17,6 +17,7 @@ from hdrcli.network import Context, NetSpec, Network
 from hdrcli.tiling import Tiling
 
 COEFFICIENTS = 11  # of the response curve
+MEMBERS = 4  # of the curve estimator
 SUMMARY = 64
 _LEVELS, _TONES, _SATURATIONS, _BRIGHTNESSES = 32, 8, 8, 8
 _STEPS = (0.5, 1.5, 2.5, 3.5, 4.5, 6.5, 9.5, 13.5, 19.5, 28.5, 40.5, 60.5, 90.5, 140.5)  # code values of 255
@@ -34,7 +35,7 @@ class Lumen(Network):
     feature_mean: Tensor
     feature_scale: Tensor
 
-    def __init__(self, widths: Sequence[int] = (24, 40, 64, 96, 128), hidden: int = 256) -> None:
+    def __init__(self, widths: Sequence[int] = (32, 48, 64, 96), hidden: int = 256) -> None:
         super().__init__()
         lattice = 2 ** len(widths)  # the U-Net works at half resolution
         self.tiling = Tiling(multiple_of=lattice, halo=2 * reach(len(widths)) + 3, tile=1024, minimum=lattice)
@@ -54,8 +55,8 @@ class Lumen(Network):
         return {"curve": self.curve(self.estimator(seen)), "summary": torch.tanh(self.summary(seen))}
 
     def normalise(self, found: Tensor) -> Tensor:
-        """Raw statistics, (N, 464), to zero mean and unit variance over the training pictures."""
-        return (found - self.feature_mean) / self.feature_scale
+        """Raw statistics, (N, 464), to zero mean and unit variance over the training pictures, outliers cut at 5."""
+        return ((found - self.feature_mean) / self.feature_scale).clamp(-5, 5)
 
     def curve(self, coefficients: Tensor) -> Tensor:
         """(N, 11) coefficients to (N, 256) light at each 8-bit code: always rising, from 0 to 1."""
@@ -64,7 +65,7 @@ class Lumen(Network):
 
     def forward(self, tile: Tensor, context: Context) -> Tensor:
         linear = linearise(tile, context["curve"])
-        clipped = ((255 * tile - 249.5) / 5).clamp(0, 1)
+        clipped = clipping(tile)
         if not bool(clipped.any()):
             return linear
         return self.add_light(tile, linear, clipped, context["summary"])
@@ -78,17 +79,29 @@ class Lumen(Network):
 
 
 class CurveEstimator(nn.Module):
-    """Normalised statistics of whole pictures, (N, 464), to (N, 11) coefficients of their response curves."""
+    """Normalised statistics of whole pictures, (N, 464), to (N, 11) coefficients of their response curves.
+
+    The mean of four small networks, each trained without a quarter of the scenes, so that for every training picture
+    there is one that has not seen its scene (cross-fitting).
+    """
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
-        sizes = (FEATURES, hidden, hidden, hidden)
-        layers = [nn.Sequential(nn.Linear(a, b), nn.ReLU(), nn.Dropout(0.3)) for a, b in pairwise(sizes)]
-        self.layers = nn.Sequential(*layers, nn.Linear(hidden, COEFFICIENTS))
+        self.members = nn.ModuleList(_member(hidden) for _ in range(MEMBERS))
 
     def forward(self, found: Tensor) -> Tensor:
-        coefficients: Tensor = self.layers(found)
-        return coefficients
+        return torch.stack([member(found) for member in self.members]).mean(dim=0)
+
+
+def _member(hidden: int) -> nn.Sequential:
+    sizes = (FEATURES, hidden, hidden, hidden)
+    layers = [nn.Sequential(nn.Linear(a, b), nn.ReLU(), nn.Dropout(0.2)) for a, b in pairwise(sizes)]
+    return nn.Sequential(*layers, nn.Linear(hidden, COEFFICIENTS))
+
+
+def clipping(image: Tensor) -> Tensor:
+    """How far each channel of (N, 3, H, W) code values in [0, 1] is clipped: 0 up to code 249, 1 from 255 on."""
+    return ((255 * image - 249.5) / 5).clamp(0, 1)
 
 
 def linearise(image: Tensor, curve: Tensor) -> Tensor:
