@@ -1,15 +1,28 @@
 """The command `hdr`: its sub-commands, and the only boundary where an error becomes a message and an exit code."""
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from hdrcli import __version__
 from hdrcli.cli import bench, demo, develop, doctor, evaluate, expand, inspect, models, render, train
 from hdrcli.errors import HdrError
 
+
+class TwoWords(TyperGroup):
+    """A group in which the name of a command may be two words, where the first alone is one, too."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        words = " ".join(args[:2])
+        if words in self.commands:
+            return words, self.commands[words], args[2:]
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
+    cls=TwoWords,
     help="Gives pictures their light back: RAW to finished pictures, 8-bit pictures to HDR, by learned models.",
     no_args_is_help=True,
     add_completion=True,
@@ -18,6 +31,7 @@ app = typer.Typer(
 app.command(no_args_is_help=False)(develop.develop)
 app.command(no_args_is_help=False)(expand.expand)
 app.command()(train.train)
+app.command("train prepare")(train.prepare)
 app.command("eval")(evaluate.evaluate)
 app.command()(inspect.inspect)
 app.command()(demo.demo)

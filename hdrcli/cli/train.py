@@ -1,6 +1,7 @@
 """`hdr train`: weights of one's own."""
 
 import re
+from contextlib import closing
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -8,6 +9,7 @@ from typing import Annotated
 import typer
 
 from hdrcli.cli import render, traintable
+from hdrcli.cli.develop import Look
 from hdrcli.errors import HdrError, UsageError
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
@@ -48,7 +50,7 @@ def train(
     check: Annotated[bool, typer.Option("--check", help="Only read all data once and list what is unusable.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Say only what is wrong.")] = False,
 ) -> None:
-    """Train a network on data of your own, by a recipe.
+    """Train a network on data of your own, by a recipe; `hdr train prepare` makes such data of RAW files.
 
     The result is a model like any other: `hdr expand --model NAME` or `hdr develop --model NAME` uses it at once.
     """
@@ -80,6 +82,42 @@ def train(
         render.say(f"stopped; everything is saved in {order.place}: go on with --resume")
         raise
     render.say(f"{card.name} is ready: {card.weights}")
+
+
+def prepare(
+    source: Annotated[Path, typer.Argument(metavar="RAWDIR", help="A folder of RAW files.")],
+    folder: Annotated[
+        Path, typer.Option("-o", "--output", metavar="DIR", help="Gets train/ and test/ with the pairs.")
+    ],
+    look: Annotated[Look, typer.Option(help="Tone mapping of the pictures to be learned.")] = Look.FUSION,
+    jobs: Annotated[int, typer.Option(min=1, metavar="N", help="Files read and written side by side.")] = 2,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Say only what is wrong.")] = False,
+) -> None:
+    """Make pairs for `hdr train hdrisp` of RAW files: a 10-bit mosaic and the tone-mapped picture of each.
+
+    Every tenth file goes to DIR/test, the others to DIR/train. Pairs that are there are kept.
+    """
+    from threading import Event
+
+    from hdrcli.isolation import Decoders
+    from hdrcli.tasks import prepare as task
+
+    planned = task.plan(source, folder)
+    seen = []
+    with (
+        Decoders(warm=["hdrcli.raw"]) as decoders,
+        closing(task.prepare(planned, look.value, decoders, workers=jobs, stopped=Event())) as outcomes,
+        render.progress(len(planned), shown=not quiet) as tick,
+    ):
+        for outcome in outcomes:
+            tick()
+            seen.append(outcome.status)
+            render.outcome(outcome, json=False, quiet=quiet, verbose=False)
+    if not quiet:
+        counts = [f"{seen.count(status)} {status}" for status in ("written", "skipped", "failed") if status in seen]
+        render.say(f"pairs in {folder}: {', '.join(counts)}")
+    if "failed" in seen:
+        raise typer.Exit(1)
 
 
 def _check(faults: "list[tuple[Path, HdrError]]") -> None:
