@@ -283,7 +283,7 @@ def _store(card: Card, state: StateDict, *, sampled: bool = True, halved: bool =
     if sampled and not np.isfinite([numbers["mean"], *numbers["values"]]).all():
         raise WeightsError(f"the weights of {card.name} give no finite numbers", hint="they are not usable as they are")
     with atomic_write(card.weights) as part:
-        safetensors.torch.save_file(state, part, metadata={"net": card.net})
+        part.write_bytes(safetensors.torch.save(state, metadata={"net": card.net}))
         sha256 = digest(part)
     card = replace(card, sha256=sha256, sample=numbers)
     write_card(card)
