@@ -40,6 +40,15 @@ def test_the_difference_of_the_results_is_measured_and_decides() -> None:
     assert (harmless.precision == "bf16") == (harmless.gain >= probe.LEAST_GAIN)
 
 
+def test_a_busy_machine_does_not_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seconds in which a network waits for the processor do not count on a CPU."""
+    cpu_seconds = iter(range(1000))
+    monkeypatch.setattr(probe, "process_time", lambda: float(next(cpu_seconds)))
+    monkeypatch.setattr(probe, "perf_counter", lambda: pytest.fail("the clock was asked"))
+    verdict = tried(Detail(1e-3), CPU)
+    assert (verdict.gain, verdict.precision) == (1.0, "fp32")
+
+
 def test_a_network_that_reduced_precision_breaks_stays_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "LEAST_GAIN", 0.0)
     assert tried(Detail(1e-3), CPU).precision == "bf16"
