@@ -54,7 +54,7 @@ def test_the_noise_model_is_found_again(a: float, b: float) -> None:
         assert ((ratio > 0.5) & (ratio < 1.5)).all(), f"variance at {level} is off by {ratio.tolist()}"
 
 
-@pytest.mark.parametrize("value", [0.0, -0.01, 0.3, 100.0])
+@pytest.mark.parametrize("value", [0.0, -0.01, 0.3, 0.5, 1.0, 100.0])
 def test_flat_and_tiny_pictures_have_a_noise_model(value: float) -> None:
     fits = lumenraw.noise_model(torch.full((1, 4, 16, 16), value))
     assert fits.shape == (1, 3, 2) and fits.isfinite().all() and (fits > 0).all()

@@ -116,13 +116,16 @@ def _fit(light: Tensor, deviation: Tensor) -> Tensor:
     groups = [group for group in torch.tensor_split(order, _BINS) if group.numel()]
     x = torch.stack([light[group].mean() for group in groups])
     y = torch.stack([torch.quantile(deviation[group], _QUIET) for group in groups]).square().clamp(min=1e-10)
-    rows = torch.stack([x, torch.ones_like(x)], dim=1) / y[:, None]
-    gram = rows.T @ rows + 1e-6 * torch.eye(2, device=x.device)
-    a, b = torch.linalg.solve(gram, rows.T @ torch.ones_like(y))
+    weights = y.min() ** 2 / y**2
+    weights /= weights.sum()
+    light_mean, noise_mean = (weights * x).sum(), (weights * y).sum()
+    spread = (weights * (x - light_mean).square()).sum()
+    a = (weights * (x - light_mean) * (y - noise_mean)).sum() / spread.clamp(min=1e-12)
+    b = noise_mean - a * light_mean
     if a <= 0:
         a, b = torch.zeros_like(a), y.mean()
     elif b <= 0:
-        a, b = (rows[:, 0].sum() / rows[:, 0].square().sum()), torch.zeros_like(b)
+        a, b = (weights * x * y).sum() / (weights * x.square()).sum(), torch.zeros_like(b)
     return torch.stack([a, b]).clamp(min=1e-9)
 
 
