@@ -3,7 +3,6 @@
 import codecs
 import os
 import re
-import secrets
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -203,7 +202,7 @@ def _claimed(target: Path) -> tuple[Path, int | None]:
 
 
 def _part_name(target: Path) -> str:
-    return f"{_PART}{secrets.token_hex(6)}{target.suffix}"
+    return f"{_PART}{os.urandom(6).hex()}{target.suffix}"
 
 
 def openable(source: Path) -> Path | bytes:

@@ -3,17 +3,17 @@
 import sys
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Column, Table
 
 from hdrcli import cards
 from hdrcli.cards import Card
 from hdrcli.cli import render
 from hdrcli.errors import UsageError, WeightsError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 app = typer.Typer(help="List, check, get and remove models.", no_args_is_help=True)
 
@@ -27,6 +27,9 @@ def list_models(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON array instead of a table.")] = False,
 ) -> None:
     """List all models, also those whose weights are still to be got."""
+    from rich.markup import escape
+    from rich.table import Column, Table
+
     found = cards.cards().values()
     if as_json:
         render.json_line([_facts(card) for card in found])
@@ -43,6 +46,9 @@ def list_models(
 @app.command()
 def show(name: Name) -> None:
     """Show what is known of a model: origin, licence, scores, and where to get it."""
+    from rich.markup import escape
+    from rich.table import Table
+
     from hdrcli import nets
 
     card = cards.lookup(name)
@@ -76,6 +82,9 @@ def verify(
     name: Annotated[str | None, typer.Argument(help="A model; all whose weights are here if none is named.")] = None,
 ) -> None:
     """Check that weights are the ones their card names and that the network gives the same numbers here."""
+    from rich.markup import escape
+    from rich.table import Table
+
     from hdrcli import zoo
 
     chosen = [cards.find(name)] if name else [card for card in cards.cards().values() if card.ready]
@@ -97,6 +106,7 @@ def verify(
 @app.command()
 def pull(name: Name) -> None:
     """Download the weights of a model and, where they are an author's own file, import them."""
+    from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
     from hdrcli import zoo
@@ -188,6 +198,8 @@ def _setting(text: str) -> tuple[str, Any]:
         return key, value
 
 
-def _stdout() -> Console:
+def _stdout() -> "Console":
     """Tables fit the terminal; in a pipe or a file they are as wide as they need to be."""
+    from rich.console import Console
+
     return Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
