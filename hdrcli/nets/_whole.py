@@ -160,16 +160,16 @@ class TileFacts(Facts):
 
     def each(self, calls: Iterable[Callable[[], Tensor]]) -> Iterator[Tensor]:
         """One that lacks a statistic does not keep the others from measuring theirs."""
-        lacking = None
+        lacking = False
         for call in calls:
             try:
                 result = call()
-            except _NotKnownError as error:
-                lacking = error
+            except _NotKnownError:  # not kept: with it would stay what its frames hold
+                lacking = True
             else:
                 yield result
         if lacking:
-            raise lacking
+            raise _NotKnownError
 
     def seen(self, whole: Tensor, covers: int) -> Tensor:
         """The tile's part of a map of the whole picture, of which every sample covers so many rows and columns."""
@@ -235,8 +235,8 @@ class Survey:
             if whole is None:
                 covers = tile.shape[2] // x.shape[2]
                 height, width = (side // covers for side in self._image.shape[2:])
-                whole = x.new_empty((1, x.shape[1], height, width))
-                whole = whole.contiguous(memory_format=torch.channels_last)
+                shape = (1, x.shape[1], height, width)
+                whole = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
             whole[:, :, rows, columns] = facts.kept(x)
         assert whole is not None, "a picture has a tile"
         return whole
