@@ -101,18 +101,28 @@ class Stages(Protocol[Decoded, Processed]):
 
 
 def run(
-    jobs: Sequence[Job], stages: Stages[Decoded, Processed], *, workers: int, stopped: Event
+    jobs: Sequence[Job],
+    stages: Stages[Decoded, Processed],
+    *,
+    workers: int,
+    stopped: Event,
+    enough: Callable[[int], bool] = lambda failures: False,
 ) -> Generator[list[Outcome], None, None]:
     """Carries every job through the stages and yields the outcomes of each in the order of the jobs.
 
-    Once `stopped` is set, from outside or by leaving early, no job begins, what is before or on the device is dropped
-    at its next check, and what is past it is finished. Exceptions other than HdrError and MemoryError are bugs and
-    propagate.
+    Once `stopped` is set, from outside, by leaving early or when there are `enough` failed jobs, no job begins, what is
+    before or on the device is dropped at its next check, and what is past it is finished. Exceptions other than
+    HdrError and MemoryError are bugs and propagate.
     """
-    device = Lock()
+    device, failed = Lock(), list[Job]()
 
     def carry_one(job: Job) -> list[Outcome] | None:
-        return carry(job, stages, device, stopped)
+        outcomes = carry(job, stages, device, stopped)
+        if any(outcome.status == "failed" for outcome in outcomes or ()):
+            failed.append(job)
+            if enough(len(failed)):
+                stopped.set()
+        return outcomes
 
     yield from in_order(jobs, carry_one, workers=workers, stopped=stopped)
 

@@ -33,7 +33,7 @@ for line in sys.stdin:
     child = os.fork()
     if child == 0:
         os.setpgid(0, 0)
-        sys.stderr = open("err.txt", "a")
+        sys.stderr = open("err.txt", "a", buffering=1)
         sys.argv = ["hdr", *line.split()]
         try:
             main.main()
@@ -134,6 +134,8 @@ def check(kills: int, seed: int = 0) -> int:
                 assert found.items() <= whole.items(), "an output is not whole, or differs from that of a quiet run"
                 assert before.items() <= identities(out).items() if out.exists() else not before, "a file was redone"
                 done += code != 0
+                if code and not done % 20:
+                    print(f"{done} kills", flush=True)
                 if code == 0:  # all is there, and no temporary file
                     assert found == whole
                     assert not list(out.glob(PARTS))

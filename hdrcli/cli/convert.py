@@ -111,7 +111,7 @@ def carry_out(
             for outcome in of_job:
                 seen.append(outcome)
                 render.outcome(outcome, json=shared.json, quiet=shared.quiet, verbose=shared.verbose)
-            if shared.enough(sum(outcome.status == "failed" for outcome in seen)):
+            if shared.enough(len({outcome.job.source for outcome in seen if outcome.status == "failed"})):
                 stop()
     _conclude(shared, jobs, seen, time.perf_counter() - start, interrupted.is_set())
 
@@ -133,7 +133,7 @@ def _begun(
     if shared.verbose:
         render.say(f"{conversion.way.model.card.name} on {chosen.device}, {chosen.precision} ({chosen.reason})")
     workers = shared.jobs or min(_MOST_WORKERS, 1 + (os.cpu_count() or 1))
-    return run(jobs, conversion, workers=workers, stopped=stopped)
+    return run(jobs, conversion, workers=workers, stopped=stopped, enough=shared.enough)
 
 
 @contextmanager
