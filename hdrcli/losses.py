@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hdrcli.metrics import pu
+
 _BINS = 64
 _REACH = 3.0  # of the histogram, in natural logarithms of a ratio of channels
 _FALL_OFF = 0.02  # of a pixel's weight around its place
@@ -14,12 +16,19 @@ _TINY = 1e-6
 _MU = 5000.0
 
 
-def mu_law(light: Tensor) -> Tensor:
-    """log(1 + 5000 v) / log(5001) of linear light in [0, 1] (Kalantari and Ramamoorthi, SIGGRAPH 2017).
+def mu_law(light: Tensor, mu: float = _MU) -> Tensor:
+    """log(1 + mu v) / log(1 + mu) of linear light v in [0, 1] (Kalantari and Ramamoorthi, SIGGRAPH 2017).
 
     FHDR's code takes light as 2v - 1; below 0, where that gives NaN, light counts as 0 here.
     """
-    return torch.log1p(_MU * light.clamp(min=0)) / math.log1p(_MU)
+    return torch.log1p(mu * light.clamp(min=0)) / math.log1p(mu)
+
+
+def pu21(light: Tensor) -> Tensor:
+    """`hdrcli.metrics.pu.pu21` of relative light, 1.0 at the white of that metric, without its upper clamp."""
+    p = pu.PARAMETERS
+    power = (pu.WHITE * light).clamp(min=0.005) ** p[3]
+    return p[6] * (((p[0] + p[1] * power) / (1 + p[2] * power)) ** p[4] - p[5])
 
 
 def rgb_uv_histogram(pictures: Tensor) -> Tensor:

@@ -5,13 +5,16 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import safetensors.numpy
 import torch
+from program import write_mosaic
 from typer.testing import CliRunner
 
 from hdrcli import cards, codecs, scene
@@ -19,7 +22,7 @@ from hdrcli.cli.main import app
 from hdrcli.errors import HdrError, ReadError, UsageError
 from hdrcli.image import Image, Transfer
 from hdrcli.tasks import train as task
-from hdrcli.training import data, recipe
+from hdrcli.training import data, pool, recipe
 
 TINY = """
 net = "{net}"
@@ -44,11 +47,23 @@ NETS = {
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("scenes")
-    room = scene.render(256, 192).repeat(2, axis=0).repeat(2, axis=1)
+    room = scene.render(192, 144)
     for part in ("train", "val"):
         (folder / part).mkdir()
         codecs.write(Image(room, Transfer.LINEAR), folder / part / "room.exr", "exr")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def lean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Small views, one thread, and a ceiling that is said instead of measured; test_bench measures it."""
+    monkeypatch.setattr(pool, "WIDTH", 128)
+    monkeypatch.setattr(pool, "HEIGHT", 96)
+    monkeypatch.setattr(task, "ceiling", lambda device, precision: 100.0)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -75,6 +90,9 @@ def test_a_trained_model_works_at_once(net: str, scenes: Path, models: Path, tmp
     card = cards.find("mine")
     assert card.net == net and card.build["width"] == 4
     assert card.training["steps"] == 2 and card.training["recipe"]["stages"][0]["batch"] == 2
+    assert card.training["vgg"] == "none" and "samples/s" in done.output
+    assert card.training["samples_per_second"] > 0 and 0 < card.training["share_of_ceiling"] < 2
+    assert ("val_input" in card.scores) == ("(input: " in done.output) == (card.task == "expand")
     place = models / "mine.training"
     with (place / "log.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -86,8 +104,7 @@ def test_a_trained_model_works_at_once(net: str, scenes: Path, models: Path, tmp
     if card.task == "expand":
         codecs.write(Image(np.full((40, 48, 3), 0.7, np.float32), Transfer.SRGB), sample, "png")
     else:
-        CliRunner().invoke(app, ["demo", "-o", str(tmp_path / "demo")], catch_exceptions=False)
-        sample = tmp_path / "demo" / "demo.dng"
+        write_mosaic(str(sample))
     used = CliRunner().invoke(app, [card.task, str(sample), "--model", "mine", "-o", str(tmp_path / "out") + "/"])
     assert used.exit_code == 0, used.output
 
@@ -107,16 +124,23 @@ def test_check_lists_what_cannot_be_used(scenes: Path, models: Path, tmp_path: P
     assert not models.exists()
 
 
-def test_pairs_are_learned_from_and_checked(models: Path, tmp_path: Path) -> None:
-    light = np.random.default_rng(0).gamma(1, 0.5, (64, 96, 3)).astype(np.float32)
+LIGHT = np.random.default_rng(0).gamma(1, 0.5, (64, 96, 3)).astype(np.float32)
+
+
+def write_pairs(folder: Path) -> Path:
     for part in ("train", "test"):
         for kind in ("LDR", "HDR"):
-            (tmp_path / part / kind).mkdir(parents=True)
-        codecs.write(Image(np.sqrt(light.clip(0, 1)), Transfer.SRGB), tmp_path / part / "LDR" / "a.png", "png")
-        codecs.write(Image(light, Transfer.LINEAR), tmp_path / part / "HDR" / "a.hdr", "hdr")
+            (folder / part / kind).mkdir(parents=True)
+        codecs.write(Image(np.sqrt(LIGHT.clip(0, 1)), Transfer.SRGB), folder / part / "LDR" / "a.png", "png")
+        codecs.write(Image(LIGHT, Transfer.LINEAR), folder / part / "HDR" / "a.hdr", "hdr")
+    return folder
+
+
+def test_pairs_are_learned_from_and_checked(models: Path, tmp_path: Path) -> None:
+    write_pairs(tmp_path)
     arguments = command("hdrcnn", tmp_path, tmp_path, "--steps", "1")
     assert CliRunner().invoke(app, arguments, catch_exceptions=False).exit_code == 0
-    codecs.write(Image(light[:60], Transfer.LINEAR), tmp_path / "train" / "HDR" / "a.hdr", "hdr")
+    codecs.write(Image(LIGHT[:60], Transfer.LINEAR), tmp_path / "train" / "HDR" / "a.hdr", "hdr")
     checked = CliRunner().invoke(app, command("hdrcnn", tmp_path, tmp_path, "--check"))
     assert checked.exit_code == 1 and "96 x 64 pixels, but a.hdr 96 x 60" in checked.output
     (tmp_path / "train" / "LDR" / "b.png").write_bytes((tmp_path / "train" / "LDR" / "a.png").read_bytes())
@@ -203,6 +227,43 @@ def test_perceptual_parts_need_weights(
     assert "without the perceptual part" in caplog.text
 
 
+def test_one_stage_alone_from_the_weights_of_a_model(scenes: Path, models: Path, tmp_path: Path) -> None:
+    text = tiny(tmp_path, "hdrcnn").read_text()
+    path = tmp_path / "two.toml"
+    path.write_text(text + text.split("\n\n")[1].replace("only", "second"))
+    first = task.train(order(scenes, models, tmp_path, recipe=str(path), stage="only", steps=1))
+    assert [stage["name"] for stage in first.training["recipe"]["stages"]] == ["only"]
+    still = path.with_name("still.toml")
+    still.write_text(path.read_text().replace("width = 4", "width = 8").replace('"second"', '"second"\nrate = 1e-9'))
+    more = {"recipe": str(still), "stage": "second", "begin": "mine", "steps": 1}
+    second = task.train(order(scenes, models, tmp_path, "next", **more))
+    assert second.build["width"] == 4 and second.training["from"] == "mine"
+    one, two = (safetensors.numpy.load_file(card.weights) for card in (first, second))
+    name = "autoencoder.encoder.0.0.weight"
+    np.testing.assert_allclose(one[name].astype(np.float32), two[name].astype(np.float32), atol=1e-3)
+    with pytest.raises(UsageError, match="has no stage 'third'"):
+        task.train(order(scenes, models, tmp_path, "x", recipe=str(path), stage="third"))
+    with pytest.raises(UsageError, match="a model of hdrcnn, not of fhdr"):
+        task.train(order(scenes, models, tmp_path, "x", net="fhdr", recipe=str(tiny(tmp_path, "fhdr")), begin="mine"))
+
+
+def test_ordinary_pictures_come_before_scenes(scenes: Path, models: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for part in ("train", "val"):
+        (data / part).symlink_to(scenes / part)
+    path = tmp_path / "before.toml"
+    path.write_text(tiny(tmp_path, "hdrcnn").read_text().replace("size = 64", "size = 64, linearised = true"))
+    with pytest.raises(ReadError, match="no pictures to begin with"):
+        task.train(order(data, models, tmp_path, recipe=str(path)))
+    (data / "pretrain").mkdir()
+    picture = np.random.default_rng(0).uniform(0, 0.9, (80, 96, 3)).astype(np.float32)
+    codecs.write(Image(picture, Transfer.SRGB), data / "pretrain" / "a.png", "png")
+    assert task.train(order(data, models, tmp_path, recipe=str(path), steps=1)).training["steps"] == 1
+    (data / "pretrain" / "b.png").write_bytes(b"\x89PNG no more")
+    assert [path.name for path, _ in task.faults(order(data, models, tmp_path))] == ["b.png"]
+
+
 def test_a_broken_step_keeps_the_state_and_says_so(
     scenes: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,11 +285,12 @@ def test_a_broken_step_keeps_the_state_and_says_so(
     assert task.train(again).training["steps"] == 4
 
 
-def test_two_processes_train_as_one(scenes: Path, models: Path, tmp_path: Path) -> None:
-    alone = order(scenes, models, tmp_path, "alone", net="fhdr", recipe=str(tiny(tmp_path, "fhdr")), steps=3)
+def test_two_processes_train_as_one(models: Path, tmp_path: Path) -> None:
+    pairs = write_pairs(tmp_path)
+    alone = order(pairs, models, tmp_path, "alone", net="fhdr", recipe=str(tiny(tmp_path, "fhdr")), steps=3)
     task.train(alone)
     program = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "hdrcli"]
-    arguments = ["train", "fhdr", "--data", str(scenes), "-o", "pair", "--recipe", alone.recipe or "", "--steps", "3"]
+    arguments = ["train", "fhdr", "--data", str(pairs), "-o", "pair", "--recipe", alone.recipe or "", "--steps", "3"]
     done = subprocess.run(
         [*program, *arguments], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=120
     )

@@ -4,25 +4,26 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from hdrcli import camera
-from hdrcli.errors import WeightsError
+from hdrcli.errors import ReadError, WeightsError
 from hdrcli.nets import fhdr as fhdr_net
 from hdrcli.nets._autoencoder import highlight_mask
 from hdrcli.nets.hdrcnn import LOG_OFFSET, MASK_RAMP, Hdrcnn
 from hdrcli.nets.hdrisp import HdrIsp
 from hdrcli.nets.singlehdr import CURVE_SAMPLES, SingleHdr
 from hdrcli.scene import render
-from hdrcli.training import expand, fhdr, hdrcnn, hdrisp, pool, simulate, singlehdr, vgg
+from hdrcli.training import expand, fhdr, hdrcnn, hdrisp, pool, simulate, singlehdr, temporal, vgg
 from hdrcli.training.recipe import Stage, Weight
 
 
 @pytest.fixture(scope="module")
 def views() -> list[pool.Float16]:
-    room = render(256, 192).repeat(2, axis=0).repeat(2, axis=1)
+    room = render(256, 192)
     return [pool.usable(room), pool.usable(room[::-1])]
 
 
@@ -110,12 +111,89 @@ def test_losses_of_hdrcnn_vanish_at_the_target(views: list[pool.Float16]) -> Non
     batch["light"] = torch.where(mask > 0, batch["light"], batch["codes"].square())
     perfect = Hdrcnn(width=4)
     perfect.autoencoder.forward = lambda codes: torch.log(batch["light"] + LOG_OFFSET)  # type: ignore[method-assign]
-    for name, value in hdrcnn.loss(perfect, batch, weighted(*hdrcnn.LOSSES)).items():
+    parts = [name for name in hdrcnn.LOSSES if name not in temporal.PARTS]
+    for name, value in hdrcnn.loss(perfect, batch, weighted(*parts)).items():
         assert float(value) < 0.02, f"{name} is {value:.3f}"
     worse = Hdrcnn(width=4)
     hdrcnn.begin(worse.autoencoder)
-    found = hdrcnn.loss(worse, batch, weighted(*hdrcnn.LOSSES))
+    found = hdrcnn.loss(worse, batch, weighted(*parts))
     assert all(value.detach() > 0.001 and value.requires_grad for value in found.values())
+
+
+def smooth(count: int = 2, side: int = 48) -> torch.Tensor:
+    places = torch.linspace(0, 3, side)
+    waves = 0.5 + 0.3 * torch.sin(places[:, None] + torch.arange(3.0)[:, None, None]) * torch.cos(1.3 * places)
+    return waves.expand(count, 3, side, side).contiguous()
+
+
+def test_motions_are_small_and_differ() -> None:
+    torch.manual_seed(0)
+    codes = smooth(8)
+    motion = temporal.random_motion(codes)
+    changed = (motion(codes) - codes).abs().amax(dim=(1, 2, 3))
+    assert changed.min() > 0.001 and changed.max() < 0.3
+    assert len({f"{value:.5f}" for value in changed}) == 8
+    assert 0.8 < motion.inside.mean() < 1
+    rest = torch.nn.functional.affine_grid(torch.eye(2, 3)[None], [1, 1, 48, 48], align_corners=False)
+    assert (motion.grid - rest).abs().max() * 24 < 2 + 24 * 0.08, "pixels"
+
+
+@pytest.mark.parametrize(
+    ("part", "steady", "flickering"),
+    [
+        ("stability", lambda x: torch.full_like(x, 0.5), lambda x: 9 * x),
+        ("coherence", lambda x: x.square(), lambda x: x * torch.linspace(0, 9, 48)),
+        ("jacobian", lambda x: x + 0.2, lambda x: x * torch.linspace(0, 9, 48)),
+    ],
+)
+def test_what_does_not_move_more_than_the_picture_costs_nothing(
+    part: str, steady: temporal.Compared, flickering: temporal.Compared
+) -> None:
+    codes = smooth()
+    losses = []
+    for network in (steady, flickering):
+        torch.manual_seed(1)
+        losses.append(float(temporal.PARTS[part](network, codes, network(codes), steady(codes))))
+    assert losses[0] < 1e-5 and losses[1] > 100 * losses[0] + 1e-3
+
+
+def test_regularisation_for_films_reaches_the_weights(views: list[pool.Float16]) -> None:
+    network = Hdrcnn(width=4)
+    hdrcnn.begin(network.autoencoder)
+    for name, value in hdrcnn.loss(network, photograph_of(views), weighted(*temporal.PARTS)).items():
+        network.zero_grad()
+        value.backward(retain_graph=True)
+        gradient = network.autoencoder.last_fuse.weight.grad
+        assert gradient is not None and gradient.isfinite().all() and gradient.any(), name
+
+
+def test_pictures_without_burnt_parts_are_linearised(tmp_path: Path) -> None:
+    codes = (250 * smooth(1, 160)[0].permute(1, 2, 0).numpy()).astype(np.uint8)
+    good, burnt = tmp_path / "good.png", tmp_path / "burnt.png"
+    cv2.imwrite(str(good), codes)
+    cv2.imwrite(str(burnt), np.full_like(codes, 255))
+    found, light = hdrcnn.linearised([burnt, good], 64, np.random.default_rng(0))
+    assert found.shape == light.shape == (64, 64, 3) and found.dtype == np.uint8
+    assert light.max() > 1 and np.corrcoef(found.ravel(), light.ravel())[0, 1] > 0.7
+    with pytest.raises(ReadError, match="are saturated"):
+        hdrcnn.linearised([burnt], 64, np.random.default_rng(0))
+    with pytest.raises(ReadError, match="smaller than 256"):
+        hdrcnn.linearised([good], 256, np.random.default_rng(0))
+
+
+def test_singlehdr_takes_a_perceptual_part(views: list[pool.Float16]) -> None:
+    stage = weighted("perceptual", step="hallucinate", size=64)
+    batch = batch_of(singlehdr.sample(views, stage, np.random.default_rng(2)))
+    seen = []
+
+    class Distance(vgg.Vgg):
+        def forward(self, given: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+            seen.append(wanted)
+            return (given - wanted).square().mean()
+
+    found = singlehdr.loss(SingleHdr(width=4), batch, stage, Distance((1, 1, 1, 1, 1)))
+    assert found["perceptual"] > 0
+    torch.testing.assert_close(seen[0], torch.log(1 + 10 * batch["light"]) / float(np.log(11)))
 
 
 def test_illumination_and_reflectance_add_up() -> None:

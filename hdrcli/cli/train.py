@@ -32,6 +32,10 @@ def train(
     recipe: Annotated[
         str | None, typer.Option(metavar="FILE|NAME", help="Stages and losses; the network's own recipe.", **_WHAT)
     ] = None,
+    stage: Annotated[str | None, typer.Option(metavar="NAME", help="The only stage to train.", **_WHAT)] = None,
+    begin: Annotated[
+        str | None, typer.Option("--from", metavar="MODEL", help="Begin with the weights of a model.", **_WHAT)
+    ] = None,
     vgg: Annotated[
         Path | None, typer.Option(metavar="FILE", help="torchvision's VGG weights, for perceptual losses.", **_WHAT)
     ] = None,
@@ -62,6 +66,8 @@ def train(
         data=data,
         name=name,
         recipe=recipe,
+        stage=stage,
+        begin=begin,
         vgg=vgg,
         seconds=seconds,
         steps=steps,
@@ -81,6 +87,9 @@ def train(
     except KeyboardInterrupt:
         render.say(f"stopped; everything is saved in {order.place}: go on with --resume")
         raise
+    if pace := card.training.get("samples_per_second"):
+        share = card.training["share_of_ceiling"]
+        render.say(f"{pace} samples/s, {share:.0%} of what plain convolutions reach on this machine")
     render.say(f"{card.name} is ready: {card.weights}")
 
 

@@ -42,6 +42,9 @@ def table(now: "Report", checks: list["Report"]) -> "Table":
     scores = list(dict.fromkeys(name for report in checks for name in report.scores))
     columns = ("done", "stage", "step", "rate", *now.losses, *scores, "samples/s", "waiting", "left")
     shown = Table(*columns, box=None, header_style="bold")
+    if plain := next((report.plain for report in checks if report.plain), None):
+        values = (f"{plain[name]:.3f}" if name in plain else "" for name in scores)
+        shown.add_row("", "input", "", "", *("" for _ in now.losses), *values, style="dim")
     for report in [*checks, now]:
         style = "green" if report.best else "bold" if report is now else ""
         shown.add_row(
@@ -66,8 +69,9 @@ def _silent(report: "Report") -> None:
 def _line(report: "Report") -> None:
     if report.scores:
         text = f"{report.done:4.0%}  {report.stage}  step {report.step}  {_numbers(report.losses)}"
+        beside = f"  (input: {_numbers(report.plain)})" if report.plain else ""
         pace = f"{report.speed:.2f} samples/s, waiting {report.waiting:.0%}, {_time(report.left)} left"
-        render.say(f"{text}  |  {_numbers(report.scores)}  |  {pace}")
+        render.say(f"{text}  |  {_numbers(report.scores)}{beside}  |  {pace}")
 
 
 def _numbers(values: Mapping[str, float]) -> str:

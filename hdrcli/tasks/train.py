@@ -4,7 +4,8 @@ import logging
 import math
 import signal
 import tomllib
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -17,9 +18,11 @@ import tomli_w
 from hdrcli import __version__, cards, infer, nets, zoo
 from hdrcli.errors import HdrError, ReadError, UsageError
 from hdrcli.files import atomic_write
+from hdrcli.network import StateDict
+from hdrcli.tasks.bench import ceiling
 from hdrcli.training import data as found_data
 from hdrcli.training import loop, parallel, recipe, speed, state, vgg
-from hdrcli.training.course import Course
+from hdrcli.training.course import Course, Scores
 from hdrcli.training.data import Data
 from hdrcli.training.journal import PICTURES, Journal, write_picture
 from hdrcli.training.loop import Budget, Ended, Report, Run, Settings
@@ -37,7 +40,8 @@ class Order:
     """What is to be trained. None stands for what the run that is continued had, or for the default.
 
     net: the network. data: a folder with train/ and val/ or test/. name: of the model to be made.
-    recipe: a TOML file or the name of a shipped recipe; the network's own by default. seconds, steps: limits.
+    recipe: a TOML file or the name of a shipped recipe; the network's own by default. stage: the only one to train.
+    begin: the model whose weights and build arguments it begins with. seconds, steps: limits.
     vgg: torchvision's weights of VGG-16 or VGG-19, for the perceptual part of losses.
     precision: "auto", "fp32" or "bf16". workers: processes that make samples. folder: where the model goes.
     resume: whether to continue. overwrite: whether a model and a training of that name may be replaced.
@@ -47,6 +51,8 @@ class Order:
     data: Path
     name: str
     recipe: str | None = None
+    stage: str | None = None
+    begin: str | None = None
     seconds: float | None = None
     steps: int | None = None
     seed: int | None = None
@@ -82,16 +88,22 @@ def train(order: Order, *, watch: Callable[[Report], None] = lambda report: None
     """
     chosen, budget, settings = _plan(order)
     data = check_data(order)
+    begin = _weights(order) if order.begin else None
     with parallel.group(settings.device), _polite() as stop:
         settings = replace(settings, device=parallel.own_device(settings.device))
         module = _module(order.net)
         judge = {"vgg": vgg.load(order.vgg).to(settings.device)} if order.vgg and PERCEPTUAL in module.LOSSES else {}
         course = module.course(data, chosen, budget, settings.seed, **judge)
+        if begin is not None:
+            course.network.load_state_dict(begin)
         state.require_space(course.network, order.place)
         _note(order, chosen, budget, settings)
         journal = Journal(order.place, resume=order.resume)
 
+        reports: deque[Report] = deque(maxlen=1)
+
         def follow(report: Report) -> None:
+            reports.append(report)
             journal(report)
             watch(report)
 
@@ -107,8 +119,11 @@ def train(order: Order, *, watch: Callable[[Report], None] = lambda report: None
         ended = loop.train(run, resume=order.resume)
         if parallel.leads():
             journal.close()
+        pace = _pace(course, chosen, settings, reports) if parallel.leads() else {}
+        if parallel.leads():
             _show(course, chosen, order.place)
-    card = _keep(order, chosen, budget, settings, data, ended)
+    facts = {"data": str(data), "vgg": order.vgg.name if judge and order.vgg else "none", **pace}
+    card = _keep(order, chosen, budget, settings, facts, course.plain, ended)
     if ended.failed:
         hint = f"lower the rate in {order.place / RECIPE}, or use --precision fp32, and continue with --resume"
         raise HdrError(ended.stopped, hint=hint)
@@ -123,6 +138,20 @@ def faults(order: Order) -> list[tuple[Path, HdrError]]:
     """Reads all data of an order once: the files that cannot be used, each with the error that says why."""
     data = check_data(order)
     return found_data.faults(data, found_data.READERS[data.train.kind])
+
+
+def _pace(course: Course, chosen: Recipe, settings: Settings, reports: Sequence[Report]) -> dict[str, float]:
+    """Samples per second of the last step's stage, and its share of what the device can do in plain convolutions."""
+    if not reports:
+        return {}
+    (last,) = reports
+    try:
+        flops = speed.flops_of_sample(course, _stage(chosen, last.stage), settings.device, settings.seed)
+    except ReadError:  # a file that was there in training is not now: that costs the speed, not the model
+        return {}
+    done = flops * last.speed
+    most = 1e9 * ceiling(settings.device, "bf16" if settings.bf16 else "fp32")
+    return {"samples_per_second": float(f"{last.speed:.3g}"), "share_of_ceiling": round(done / most, 3)}
 
 
 def _show(course: Course, chosen: Recipe, place: Path) -> None:
@@ -157,15 +186,20 @@ def _plan(order: Order) -> tuple[Recipe, Budget, Settings]:
             f"there is already a model or a training named {order.name}",
             hint="continue it with --resume, replace it with --overwrite, or choose another name",
         )
-    if order.resume and (order.recipe or order.seed is not None):
+    if order.resume and (order.recipe or order.stage or order.begin or order.seed is not None):
         raise UsageError(
-            "a training that is continued keeps its recipe and its seed", hint=f"edit {order.place / RECIPE}"
+            "a training that is continued keeps its recipe, stage, first weights and seed",
+            hint=f"edit {order.place / RECIPE}",
         )
     before = _read_run(order.place / RUN) if order.resume else {}
     chosen = recipe.read(order.place / RECIPE) if order.resume else recipe.load(order.recipe or order.net)
     if chosen.net != order.net:
         raise UsageError(f"this recipe is for {chosen.net}, not for {order.net}", hint="name its network")
     _check_recipe(chosen, module)
+    if order.stage is not None:
+        chosen = replace(chosen, stages=(_stage(chosen, order.stage),))
+    if order.begin is not None:
+        chosen = replace(chosen, build=_card(order.begin, order.net).build)
     if order.vgg is None:
         chosen = without_perceptual(chosen)
     device = infer.describe(infer.Compute(device=order.device)).device
@@ -177,6 +211,26 @@ def _plan(order: Order) -> tuple[Recipe, Budget, Settings]:
         seed=order.seed if order.seed is not None else before.get("seed", 0),
     )
     return chosen, _budget(order, before), settings
+
+
+def _stage(chosen: Recipe, name: str) -> recipe.Stage:
+    for stage in chosen.stages:
+        if stage.name == name:
+            return stage
+    names = ", ".join(repr(stage.name) for stage in chosen.stages)
+    raise UsageError(f"the recipe has no stage {name!r}", hint=f"there are {names}")
+
+
+def _card(name: str, net: str) -> cards.Card:
+    """The card of a model to begin with."""
+    card = cards.find(name)
+    if card.net != net:
+        raise UsageError(f"{name} is a model of {card.net}, not of {net}", hint=f"name a model of {net}")
+    return card
+
+
+def _weights(order: Order) -> StateDict:
+    return zoo.open_card(_card(str(order.begin), order.net)).network.state_dict()
 
 
 def without_perceptual(chosen: Recipe) -> Recipe:
@@ -237,9 +291,15 @@ def _read_run(path: Path) -> dict[str, Any]:
 
 
 def _keep(
-    order: Order, chosen: Recipe, budget: Budget, settings: Settings, data: Data, ended: Ended
+    order: Order,
+    chosen: Recipe,
+    budget: Budget,
+    settings: Settings,
+    found: Mapping[str, object],
+    plain: Scores,
+    ended: Ended,
 ) -> cards.Card | None:
-    """Saves the best weights of the last stage as a model, if there are any yet."""
+    """Saves the best weights of the last stage as a model, if there are any yet; its card gets what was `found`."""
     best = state.load_best(order.place, len(chosen.stages) - 1)
     if best is None or not parallel.leads():
         return None
@@ -249,11 +309,14 @@ def _keep(
         "steps": ended.steps,
         "precision": "bf16" if settings.bf16 else "fp32",
         "version": __version__,
-        "data": str(data),
+        **found,
         "recipe": chosen.table(),
     }
+    if order.begin is not None:
+        facts["from"] = order.begin
     if math.isfinite(budget.seconds):
         facts["seconds"] = budget.seconds
+    measured = {"val": scores, "val_input": plain} if plain else {"val": scores}
     return zoo.save(
         name=order.name,
         net=order.net,
@@ -262,7 +325,10 @@ def _keep(
         licence="CC0-1.0",
         origin="trained with hdr train",
         training=facts,
-        scores={"val": {key: round(value, 3) for key, value in scores.items() if key != "error"}},
+        scores={
+            of: {key: round(value, 3) for key, value in table.items() if key != "error"}
+            for of, table in measured.items()
+        },
         folder=order.models,
     )
 

@@ -1,7 +1,7 @@
 """What the training loop asks of a network's own file in this folder."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ class Course:
     sample: one training sample, everything random in it drawn from the generator that it is given; it may run in
     another process. loss: the parts of the loss that the stage names, before their weights. score: of validation;
     "error" among them falls as the network gets better. sheet: (H, W, 3) uint8, validation pictures for people.
+    plain: scores of the unprocessed input, where it can be judged.
     """
 
     network: Network
@@ -31,3 +32,4 @@ class Course:
     loss: Callable[[Network, Batch, Stage], Losses]
     score: Callable[[Network, Stage], Scores]
     sheet: Callable[[Network], NDArray[np.uint8]] | None = None
+    plain: Scores = field(default_factory=dict)

@@ -14,15 +14,17 @@ from hdrcli.errors import HdrError, ReadError, UsageError
 from hdrcli.image import Transfer
 from hdrcli.layouts import Layout
 
+PRETRAIN = "pretrain"  # folder of ordinary pictures
 _VALIDATION = ("val", "test")
 
 
 @dataclass(frozen=True)
 class Data:
-    """What to learn from, and what to validate on; both are of one kind."""
+    """What to learn from, and what to validate on, both of one kind, and ordinary pictures for a stage before."""
 
     train: Layout
     val: Layout
+    pretrain: tuple[Path, ...] = ()
 
     def __str__(self) -> str:
         return f"{len(self.train.files)} {layouts.WORDS[self.train.kind]}, validated on {len(self.val.files)} others"
@@ -39,7 +41,9 @@ def find(folder: Path, task: Task, kinds: Sequence[layouts.Kind]) -> Data:
             raise UsageError(f"{layout}: this network learns from {wanted}", hint="give another folder")
     if train.kind != val.kind:
         raise UsageError(f"there are {train}, but {val}", hint="both parts must be of one kind")
-    return Data(train, val)
+    pictures = folder / PRETRAIN
+    before = sorted(path for path in pictures.iterdir() if layouts.is_picture(path)) if pictures.is_dir() else ()
+    return Data(train, val, tuple(before))
 
 
 def _part(folder: Path, names: Sequence[str]) -> Layout:
@@ -73,6 +77,14 @@ def read_scene(source: Path) -> Float32:
     return np.where(np.isfinite(light), np.maximum(light, 0), np.float32(0))
 
 
+def read_picture(source: Path) -> Float32:
+    """An ordinary picture: (H, W, 3) sRGB-encoded in [0, 1]."""
+    image = codecs.read(source)
+    if image.transfer != Transfer.SRGB:
+        raise ReadError(f"{source} is linear light", hint="ordinary pictures are needed there")
+    return image.pixels
+
+
 def read_raw_pair(source: Path, target: Path) -> tuple[Float32, Float32]:
     """Planes of a RAW file, and the picture to be made of it: (4, h, w), (2h, 2w, 3) sRGB-encoded.
 
@@ -81,17 +93,15 @@ def read_raw_pair(source: Path, target: Path) -> tuple[Float32, Float32]:
     feed: raw.Feed = "native" if source.suffix.lower() == ".png" else "canonical"
     mosaic = raw.read(source, sensor=feed)
     planes = sensor.native(mosaic) if feed == "native" else sensor.canonical(mosaic)
-    image = codecs.read(target)
-    if image.transfer != Transfer.SRGB:
-        raise ReadError(f"{target} is linear light", hint="targets are finished pictures")
+    picture = read_picture(target)
     rows, columns = 2 * planes.shape[1], 2 * planes.shape[2]
-    if image.pixels.shape[:2] != (rows, columns):
-        high, wide = image.pixels.shape[:2]
+    if picture.shape[:2] != (rows, columns):
+        high, wide = picture.shape[:2]
         raise ReadError(
             f"{source} has {columns} x {rows} pixels, but {target.name} {wide} x {high}",
             hint="give pictures of one size, not turned",
         )
-    return planes, image.pixels
+    return planes, picture
 
 
 READERS: Mapping[layouts.Kind, Callable[..., object]] = {
@@ -104,9 +114,10 @@ READERS: Mapping[layouts.Kind, Callable[..., object]] = {
 def faults(data: Data, read: Callable[..., object]) -> list[tuple[Path, HdrError]]:
     """Reads everything once; the files that cannot be used, each with the error that says why."""
     found = []
-    for files in (*data.train.files, *data.val.files):
+    pairs = [(read, files) for files in (*data.train.files, *data.val.files)]
+    for reader, files in [*pairs, *((read_picture, (path,)) for path in data.pretrain)]:
         try:
-            read(*files)
+            reader(*files)
         except HdrError as error:
             found.append((files[0], error))
     return found

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hdrcli import camera
-from hdrcli.color import LUMINANCE_709, Float32, srgb_encode
+from hdrcli.color import LUMINANCE_709, Float32, srgb_decode, srgb_encode
 from hdrcli.errors import ReadError
 from hdrcli.layouts import Kind, Layout
-from hdrcli.metrics import hanji, pu
+from hdrcli.losses import pu21
+from hdrcli.metrics import hanji
 from hdrcli.network import Network
 from hdrcli.training import data, pool, simulate
 from hdrcli.training.course import Sample, Scores
@@ -98,13 +99,6 @@ def stops_error(light: Tensor, wanted: Tensor, where: Tensor) -> Tensor:
     return _rms(torch.log2((found + _FAINTEST) / (expected + _FAINTEST)).square(), where)
 
 
-def pu21(light: Tensor) -> Tensor:
-    """`hdrcli.metrics.pu.pu21` of relative light for tensors, without its upper clamp."""
-    p = pu.PARAMETERS
-    power = (pu.WHITE * light).clamp(min=0.005) ** p[3]
-    return p[6] * (((p[0] + p[1] * power) / (1 + p[2] * power)) ** p[4] - p[5])
-
-
 def _rms(squares: Tensor, where: Tensor) -> Tensor:
     count = where.sum(dim=(1, 2, 3)).clamp(min=1)
     return torch.sqrt((squares * where).sum(dim=(1, 2, 3)) / count + 1e-6).mean()
@@ -136,14 +130,31 @@ def _held(codes: Codes, light: Float32) -> Held:
 
 def score(network: Network, shots: list[Held]) -> Scores:
     """Mean scores of the protocol of Hanji et al.; `error` weighs the clipped pixels and all pixels together."""
-    rows = []
-    for image, light, clipped in shots:
+    outputs = []
+    for image, _, _ in shots:
         with torch.inference_mode():
             seen = network.whole(image.to(next(network.parameters()).device)).float().cpu()
-        output = np.nan_to_num(seen[0].permute(1, 2, 0).numpy(), posinf=_BRIGHTEST).clip(0, _BRIGHTEST)
-        rows.append(hanji.scores(hanji.align(output, light, clipped), light, clipped))
-    scores = {name: float(np.nanmean([row[name] for row in rows])) for name in rows[0]}
+        outputs.append(np.nan_to_num(_picture(seen), posinf=_BRIGHTEST).clip(0, _BRIGHTEST))
+    scores = _means(outputs, shots)
     return {**scores, "error": 10 * scores["stops_clip"] - scores["pu_psnr_clip"] - scores["pu_psnr"]}
+
+
+def plain(shots: list[Held]) -> Scores:
+    """The same scores of the photographs themselves, sRGB decoded."""
+    return _means([srgb_decode(_picture(image)) for image, _, _ in shots], shots)
+
+
+def _means(outputs: list[Float32], shots: list[Held]) -> Scores:
+    rows = [
+        hanji.scores(hanji.align(output, light, clipped), light, clipped)
+        for output, (_, light, clipped) in zip(outputs, shots, strict=True)
+    ]
+    return {name: float(np.nanmean([row[name] for row in rows])) for name in rows[0]}
+
+
+def _picture(image: Tensor) -> Float32:
+    """(1, 3, H, W) to (H, W, 3)."""
+    return np.asarray(image[0].permute(1, 2, 0).numpy(), np.float32)
 
 
 def sheet(network: Network, shots: list[Held]) -> NDArray[np.uint8]:
@@ -152,7 +163,7 @@ def sheet(network: Network, shots: list[Held]) -> NDArray[np.uint8]:
     for image, light, clipped in shots[:6]:
         with torch.inference_mode():
             seen = network.whole(image.to(next(network.parameters()).device)).float().cpu()
-        output = hanji.align(seen[0].permute(1, 2, 0).numpy(), light, clipped)
+        output = hanji.align(_picture(seen), light, clipped)
         pictures = [srgb_encode(np.clip(np.float32(0.25) * picture, 0, 1)) for picture in (output, light)]
-        rows.append(np.concatenate([image[0].permute(1, 2, 0).numpy(), *pictures], axis=1))
+        rows.append(np.concatenate([_picture(image), *pictures], axis=1))
     return np.asarray(np.rint(255 * np.concatenate(rows)), np.uint8)

@@ -38,6 +38,7 @@ def course(data: Data, recipe: Recipe, budget: loop.Budget, seed: int, vgg: Vgg 
         loss=lambda network, batch, stage: loss(network, batch, stage, vgg),
         score=lambda network, stage: expand.score(network, shots),
         sheet=lambda network: expand.sheet(network, shots),
+        plain=expand.plain(shots),
     )
 
 

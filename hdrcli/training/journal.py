@@ -109,6 +109,7 @@ def _row(report: Report) -> dict[str, Any]:
         "loss": sum(report.losses.values()),
         **{f"loss/{name}": value for name, value in report.losses.items()},
         **{f"val/{name}": value for name, value in report.scores.items()},
+        **{f"input/{name}": value for name, value in report.plain.items()},
     }
     return {"step": report.step, "stage": report.stage, **{name: float(f"{v:.6g}") for name, v in numbers.items()}}
 

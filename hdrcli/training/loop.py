@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +50,7 @@ class Report:
     step: of all stages, from 1. done: share of the whole training. losses: running means of the weighted parts.
     speed: samples per second. waiting: share of the time in which the network waited for samples. left: seconds.
     scores: of a validation, where there was one after this step. best: whether they are the stage's best.
+    plain: scores of the unprocessed input beside them, where it can be judged.
     """
 
     stage: str
@@ -62,6 +63,7 @@ class Report:
     left: float
     scores: Scores = field(default_factory=dict)
     best: bool = False
+    plain: Scores = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,8 @@ def _stage(run: Run, now: State) -> str:
             now.seconds += time.monotonic() - began
             if parallel.leads():
                 done = before + share * min(progress, 1)
-                run.watch(meter.report(now.total, done, stepper.rate, scores, best))
+                report = meter.report(now.total, done, stepper.rate, scores, best)
+                run.watch(replace(report, plain=run.course.plain if scores else {}))
             (halted,) = parallel.largest(float(run.stop()))
             if due or halted or time.monotonic() - saved > SAVE_EVERY:
                 _save(run, now, stepper)

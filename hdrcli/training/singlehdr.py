@@ -3,8 +3,9 @@
 Options of a stage: step, which of its losses are about, "dequantize", "linearize", "hallucinate", "joint" or "refine";
 size, the side of patches, a multiple of 64. In the first three steps every network is fed the truth of the step before
 it. Parts of the loss: dequantize, squared error of code values before rounding; linearize, of linear light below
-clipping; curve, of the inverse response; hallucinate, L1 of the logarithm of light; variation, total variation of the
-light that is added; pu and stops, errors of the finished light over all and over clipped pixels.
+clipping; curve, of the inverse response; hallucinate, L1 of the logarithm of light; perceptual, of light in mu-law with
+mu = 10, where VGG weights are given; variation, total variation of the light that is added; pu and stops, errors of the
+finished light over all and over clipped pixels.
 """
 
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from hdrcli import camera
 from hdrcli.color import Float64
 from hdrcli.layouts import Kind
+from hdrcli.losses import mu_law
 from hdrcli.nets._autoencoder import highlight_mask
 from hdrcli.nets.singlehdr import (
     CURVE_COMPONENTS,
@@ -33,16 +35,18 @@ from hdrcli.training import expand, hdrcnn, loop, pool, simulate
 from hdrcli.training.course import Batch, Course, Losses, Sample
 from hdrcli.training.data import Data
 from hdrcli.training.recipe import Recipe, Stage
+from hdrcli.training.vgg import Vgg
 
 KINDS: tuple[Kind, ...] = ("scenes",)
 OPTIONS: Mapping[str, object] = {"step": "joint", "size": 256}
-LOSSES = ("dequantize", "linearize", "curve", "hallucinate", "variation", "pu", "stops")
+LOSSES = ("dequantize", "linearize", "curve", "hallucinate", "perceptual", "variation", "pu", "stops")
 
 _FAINTEST = 1 / 255  # light added before logarithms
+_MU = 10.0
 _CURVES = 500  # random responses whose principal components the network describes responses by
 
 
-def course(data: Data, recipe: Recipe, budget: loop.Budget, seed: int) -> Course:
+def course(data: Data, recipe: Recipe, budget: loop.Budget, seed: int, vgg: Vgg | None = None) -> Course:
     views, shots = expand.sources(data.train, seed), expand.held_out(data.val)
     torch.manual_seed(seed)
     network = SingleHdr(**recipe.build)
@@ -50,9 +54,10 @@ def course(data: Data, recipe: Recipe, budget: loop.Budget, seed: int) -> Course
     return Course(
         network=network,
         sample=lambda stage, rng: sample(views, stage, rng),
-        loss=loss,
+        loss=lambda network, batch, stage: loss(network, batch, stage, vgg),
         score=lambda network, stage: expand.score(network, shots),
         sheet=lambda network: expand.sheet(network, shots),
+        plain=expand.plain(shots),
     )
 
 
@@ -116,7 +121,7 @@ def steps(network: SingleHdr, batch: Batch, step: str) -> Steps:
     return Steps(encoded, curve, linear, light, refined)
 
 
-def loss(network: Network, batch: Batch, stage: Stage) -> Losses:
+def loss(network: Network, batch: Batch, stage: Stage, vgg: Vgg | None = None) -> Losses:
     assert isinstance(network, SingleHdr)
     found = steps(network, batch, {**OPTIONS, **stage.options}["step"])
     light = batch["light"]
@@ -131,6 +136,8 @@ def loss(network: Network, batch: Batch, stage: Stage) -> Losses:
         "pu": lambda: expand.pu_error(found.refined, light, torch.ones_like(clipped)),
         "stops": lambda: expand.stops_error(found.refined, light, clipped),
     }
+    if vgg is not None:
+        known["perceptual"] = lambda: vgg(mu_law(found.refined, _MU), mu_law(light, _MU))
     return {name: known[name]() for name in stage.loss}
 
 
