@@ -253,7 +253,8 @@ def surface_balance(mosaic: Mosaic) -> Float64 | None:
     if not usable.any():
         return None
     casts = np.log2(np.stack([red, blue])[:, usable] / green[usable])
-    counts, *edges = np.histogram2d(*casts, bins=40, range=[[-1, 1], [-1, 1]])
+    reds, blues = casts
+    counts, *edges = np.histogram2d(reds, blues, bins=40, range=[[-1.0, 1.0], [-1.0, 1.0]])
     peak = np.unravel_index(cv2.GaussianBlur(counts, (0, 0), 1.2).argmax(), counts.shape)
     centre = np.array([edge[place] for edge, place in zip(edges, peak, strict=True)]) + 0.025
     for _ in range(5):
