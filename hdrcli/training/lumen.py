@@ -19,6 +19,7 @@ from hdrcli import camera
 from hdrcli.color import LUMINANCE_709, Float32, luminance, srgb_decode
 from hdrcli.errors import ReadError
 from hdrcli.layouts import Kind
+from hdrcli.losses import pu21
 from hdrcli.metrics import pu
 from hdrcli.nets import lumen
 from hdrcli.nets.lumen import Lumen
@@ -241,13 +242,6 @@ def _gain(linear: Tensor, light: Tensor) -> Tensor:
     """The median ratio of luminances of (M, P, 3) pixels, as in the protocols."""
     ratio = torch.log((light @ _LUMINANCE + 1e-5) / (linear @ _LUMINANCE + 1e-5))
     return torch.exp(ratio.median(dim=1).values)
-
-
-def pu21(linear: Tensor) -> Tensor:
-    """`hdrcli.metrics.pu.pu21` of relative light for tensors, without its upper clamp."""
-    p = pu.PARAMETERS
-    light = (pu.WHITE * linear).clamp(min=0.005) ** p[3]
-    return p[6] * (((p[0] + p[1] * light) / (1 + p[2] * light)) ** p[4] - p[5])
 
 
 # --------------------------------------------------------------------------------------------- the added light
