@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hdrcli.color import Float32, srgb_encode
+from hdrcli.color import Float32
 from hdrcli.errors import ReadError
 from hdrcli.layouts import Kind, Layout
 from hdrcli.losses import hellinger, rgb_uv_histogram
@@ -164,7 +164,5 @@ def sheet(network: Network, held_out: list[tuple[Float32, Float32]]) -> NDArray[
         with torch.inference_mode():
             image = torch.from_numpy(planes)[None].to(next(network.parameters()).device)
             seen = network.whole(image)[0].permute(1, 2, 0).float().cpu().numpy()
-        blue, gr, red, gb = planes
-        plain = np.stack([red, (gr + gb) / 2, blue], axis=2).repeat(2, axis=0).repeat(2, axis=1)
-        rows.append(np.concatenate([srgb_encode(plain.clip(0, 1)), seen, target], axis=1))
-    return np.asarray(np.rint(255 * np.concatenate(rows).clip(0, 1)), np.uint8)
+        rows.append((planes, seen, target))
+    return simulate.sheet(rows)

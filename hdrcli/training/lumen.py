@@ -16,15 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hdrcli import camera
-from hdrcli.color import LUMINANCE_709, Float32, luminance, srgb_decode
+from hdrcli.color import LUMINANCE_709, Float32, luminance
 from hdrcli.errors import ReadError
 from hdrcli.layouts import Kind
 from hdrcli.losses import pu21
-from hdrcli.metrics import pu
 from hdrcli.nets import lumen
 from hdrcli.nets.lumen import Lumen
-from hdrcli.training import loop, pool, simulate
-from hdrcli.training.course import Batch, Course, Losses, Sample, Scores
+from hdrcli.training import expand, loop, pool, simulate
+from hdrcli.training.course import Batch, Course, Losses, Sample
 from hdrcli.training.data import Data
 from hdrcli.training.recipe import Recipe, Stage
 
@@ -86,7 +85,7 @@ def course(data: Data, recipe: Recipe, budget: loop.Budget, seed: int) -> Course
             f"{data.train.base} holds {len(scenes)} scenes", hint=f"lumen learns from {lumen.MEMBERS} scenes or more"
         )
     network = Lumen(**recipe.build)
-    held_out = validation(pool.read_scenes(data.val))
+    held_out = expand.held_out(data.val)
     count = max(int(min(budget.seconds, budget.steps / STEPS_PER_SECOND) * PHOTOGRAPHS), 16)
     rows, kept = photographs(scenes, count, rng)
     guesses = fit_estimator(network, rows, seed)
@@ -94,14 +93,15 @@ def course(data: Data, recipe: Recipe, budget: loop.Budget, seed: int) -> Course
         Shot(codes, light, rows.found[index], guesses[index], gain)
         for (index, codes, light), gain in zip(kept, gains(guesses, rows)[[index for index, *_ in kept]], strict=True)
     ]
-    logger.info("estimator alone: %s", score(network, held_out))
     for parameter in network.estimator.parameters():
         parameter.requires_grad_(False)
     return Course(
         network=network,
         sample=lambda stage, rng: sample(shots, rng),
         loss=loss,
-        score=lambda network, stage: score(network, held_out),
+        score=lambda network, stage: expand.score(network, held_out),
+        sheet=lambda network: expand.sheet(network, held_out),
+        plain=expand.plain(held_out),
     )
 
 
@@ -300,48 +300,3 @@ def loss(network: nn.Module, batch: Batch, stage: Stage) -> Losses:
         "hue": (hue * where).sum(dim=(1, 2, 3)) / count,
     }
     return {name: parts[name].mean() for name in stage.loss}
-
-
-# ------------------------------------------------------------------------------------------------- validation
-
-
-def validation(scenes: list[pool.Scene]) -> list[tuple[Tensor, Float32]]:
-    """Each held-out scene, by one camera in all three kinds: the picture as a tensor, and its light."""
-    shots = []
-    for number, view in enumerate(pool.views(scenes, 1, 7)):
-        for kind in camera.KINDS:
-            rng = np.random.default_rng((2024, number))
-            shot = simulate.photograph(view.astype(np.float32), rng, kind=kind, shares=(0.03, 0.15))
-            shots.append((tensor(shot.codes), shot.light))
-    return shots
-
-
-def score(network: nn.Module, held_out: list[tuple[Tensor, Float32]]) -> Scores:
-    """Mean scores over the kinds, and beside them (ldr_...) those of the pictures as they came."""
-    assert isinstance(network, Lumen)
-    rows, plain = [], []
-    for image, light in held_out:
-        with torch.inference_mode():
-            output = network.whole(image)
-        clipped = _array(image).max(axis=2) >= _CLIPPED / 255
-        rows.append(judge(_array(output), light, clipped))
-        plain.append(judge(srgb_decode(_array(image)), light, clipped))
-    mean, before = (np.mean(column, axis=0) for column in (rows, plain))
-    names = ("pu_psnr", "pu_psnr_clip", "stops_clip")
-    scores = {name: float(value) for name, value in zip(names, mean, strict=True)}
-    return {
-        **scores,
-        **{f"ldr_{name}": float(value) for name, value in zip(names, before, strict=True)},
-        "error": 10 * scores["stops_clip"] - scores["pu_psnr_clip"] - 0.5 * scores["pu_psnr"],
-    }
-
-
-def _array(image: Tensor) -> Float32:
-    """(1, 3, H, W) to (H, W, 3)."""
-    return np.asarray(image[0].permute(1, 2, 0).numpy(), np.float32)
-
-
-def judge(output: Float32, light: Float32, clipped: np.ndarray) -> tuple[float, float, float]:
-    """PU21 PSNR over all and over clipped pixels, and RMS stops over clipped ones, after one gain."""
-    aligned = np.float32(pu.gain(output, light, ~clipped)) * output
-    return pu.pu_psnr(aligned, light), pu.pu_psnr(aligned, light, clipped), pu.stops(aligned, light, clipped)

@@ -42,6 +42,7 @@ def course(data: Data, recipe: Recipe, budget: loop.Budget, seed: int) -> Course
         sample=lambda stage, rng: sample(sources, rng),
         loss=loss,
         score=lambda network, stage: score(network, held_out),
+        sheet=lambda network: simulate.sheet([(planes, _made(network, planes), to) for planes, to in held_out[:6]]),
     )
 
 
@@ -158,12 +159,17 @@ def validation(scenes: list[pool.Scene]) -> list[tuple[Float32, Float32]]:
 
 def score(network: nn.Module, held_out: list[tuple[Float32, Float32]]) -> Scores:
     """Mean PSNR, SSIM and CIE dE76 of the finished pictures; `error` is what training minimises: minus the PSNR."""
-    assert isinstance(network, LumenRaw)
     rows = []
     for planes, target in held_out:
-        with torch.inference_mode():
-            linear = network.whole(torch.from_numpy(planes)[None])[0].permute(1, 2, 0).numpy()
-        made = fusion(np.ascontiguousarray(linear))
+        made = _made(network, planes)
         rows.append((pictures.psnr(made, target), pictures.ssim(made, target), pictures.delta_e76(made, target)))
     psnr, ssim, delta = np.mean(rows, axis=0)
     return {"psnr": float(psnr), "ssim": float(ssim), "dE76": float(delta), "error": -float(psnr)}
+
+
+def _made(network: nn.Module, planes: Float32) -> Float32:
+    assert isinstance(network, LumenRaw)
+    with torch.inference_mode():
+        image = torch.from_numpy(planes)[None].to(next(network.parameters()).device)
+        linear = network.whole(image)[0].permute(1, 2, 0).float().cpu().numpy()
+    return fusion(np.ascontiguousarray(linear))

@@ -1,5 +1,6 @@
 """Training samples from HDR scenes through the virtual camera: more scenes out of one, photographs, mosaics."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -7,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hdrcli import camera, sensor
-from hdrcli.color import LUMINANCE_709, Float32, Float64, luminance
+from hdrcli.color import LUMINANCE_709, Float32, Float64, luminance, srgb_encode
 from hdrcli.tonemap.fusion import fusion
 
 _BRIGHTEST = 60000.0
@@ -108,3 +109,13 @@ def mosaic(scene: Float32, rng: np.random.Generator, *, bits: int | None = None)
 def finished(light: Float32) -> Float32:
     """The finished picture of an unclipped scene, mid-grey at 0.18: exposure fusion in steps of 8 bits, in [0, 1]."""
     return np.rint(255 * fusion(light)).astype(np.float32) / np.float32(255)
+
+
+def sheet(rows: Sequence[tuple[Float32, Float32, Float32]]) -> NDArray[np.uint8]:
+    """Validation pictures for people: rows of canonical planes (4, h, w), the picture made of them, and the target."""
+    shown = []
+    for planes, made, target in rows:
+        blue, gr, red, gb = planes
+        plain = np.stack([red, (gr + gb) / 2, blue], axis=2).repeat(2, axis=0).repeat(2, axis=1)
+        shown.append(np.concatenate([srgb_encode(plain.clip(0, 1)), made, target], axis=1))
+    return np.asarray(np.rint(255 * np.concatenate(shown).clip(0, 1)), np.uint8)
