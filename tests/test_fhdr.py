@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hdrcli.errors import WeightsError
 from hdrcli.nets.fhdr import FHDR, SPEC
+from hdrcli.nets.hdrcnn import inverse_camera_curve
 
 ATOL = 1e-5
 IMPORT = SPEC.importers["torch-state-dict"]
@@ -183,6 +184,17 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
         IMPORT([tmp_path / "nothing.ckpt"], {})
     with pytest.raises(WeightsError, match="one file, not in 2"):
         IMPORT([tmp_path, tmp_path], {})
+
+
+@torch.inference_mode()
+def test_with_a_skip_the_mean_camera_curve_is_carried_past_the_network() -> None:
+    """A network that adds nothing gives the light of that curve, from the first code values to those that clip."""
+    network = FHDR(width=4, peak=16.0, skip=True)
+    for parameter in network.reconstruct2.parameters():
+        torch.nn.init.zeros_(parameter)
+    codes = torch.linspace(1 / 255, 1, 255)[None, None, None].repeat(1, 3, 2, 1)
+    stops = torch.log2(network(codes, {}) / inverse_camera_curve(codes)).abs()
+    assert float(stops.max()) < 1e-2, f"{float(stops.max()):.1e} stops at code {int(stops[0, 0, 0].argmax()) + 1}"
 
 
 def test_no_iterations() -> None:

@@ -19,22 +19,25 @@ from torch import Tensor, nn
 from hdrcli.errors import WeightsError
 from hdrcli.nets._joined import JoinedConv2d
 from hdrcli.nets._torch_checkpoint import import_arrays
+from hdrcli.nets.hdrcnn import inverse_camera_curve
 from hdrcli.network import Context, NetSpec, Network, StateDict
 from hdrcli.tiling import Tiling
 
 _BLOCKS = 3
 _LAYERS = 4
 _DILATION = 2
+_DARKEST = 2e-5  # of the range of 2, below which no light is carried past the network
 
 
 class FHDR(Network):
     """(N, 3, H, W) sRGB-encoded RGB in [0, 1] to linear RGB in [0, peak] on the scale of the training data.
 
     iterations: how often the feedback block runs; weights are trained for one count. width: channels, 64 in the paper.
-    peak: the light that the end of the network's range stands for; published weights are for 1.
+    peak: the light that the end of the network's range stands for; published weights are for 1. skip: the network
+    corrects the picture's light by a mean camera curve instead of giving light anew; published weights do not.
     """
 
-    def __init__(self, iterations: int = 1, width: int = 64, peak: float = 1.0) -> None:
+    def __init__(self, iterations: int = 1, width: int = 64, peak: float = 1.0, skip: bool = False) -> None:
         super().__init__()
         if not 0 < peak < float("inf"):
             raise WeightsError(f"the peak of fhdr cannot be {peak}", hint="give the one it was trained for")
@@ -42,6 +45,7 @@ class FHDR(Network):
         if iterations < 1:
             raise WeightsError(f"fhdr cannot run {iterations} iterations", hint="give the count it was trained for")
         self.iterations = iterations
+        self.skip = skip
         self.extract1 = nn.Conv2d(3, width, 3, padding=1, padding_mode="reflect")
         self.extract2 = nn.Conv2d(width, width, 3, padding=1)
         self.feedback = _Feedback(width)
@@ -53,11 +57,11 @@ class FHDR(Network):
     def forward(self, tile: Tensor, context: Context) -> Tensor:
         for refined in self._refine(tile):
             last = refined
-        return (self._reconstruct(last) + 1) * (self.peak / 2)
+        return (self._reconstruct(last, tile) + 1) * (self.peak / 2)
 
     def iterates(self, image: Tensor) -> list[Tensor]:
         """What each iteration gives, in the published range: a list of (N, 3, H, W) RGB in [-1, 1], for training."""
-        return [self._reconstruct(refined) for refined in self._refine(image)]
+        return [self._reconstruct(refined, image) for refined in self._refine(image)]
 
     def _refine(self, image: Tensor) -> Iterator[Tensor]:
         shallow = F.relu(self.extract1(2 * image - 1))
@@ -67,8 +71,12 @@ class FHDR(Network):
             refined, memory = self.feedback(features, memory)
             yield refined + shallow
 
-    def _reconstruct(self, refined: Tensor) -> Tensor:
-        return torch.tanh(self.reconstruct2(F.relu(self.reconstruct1(refined))))
+    def _reconstruct(self, refined: Tensor, image: Tensor) -> Tensor:
+        picture = self.reconstruct2(F.relu(self.reconstruct1(refined)))
+        if self.skip:
+            light = inverse_camera_curve(image) * (2 / self.peak) - 1
+            picture = picture + torch.atanh(light.clamp(min=_DARKEST - 1, max=1 - _DARKEST))
+        return torch.tanh(picture)
 
 
 class _Feedback(nn.Module):
@@ -155,6 +163,7 @@ SPEC = NetSpec(
         "the feedback starts afresh for every picture; the authors' code carries it over from the picture before",
         "RGB comes out; the authors' weights give BGR and are turned round on import",
         "the output is not stretched to its own minimum and maximum",
+        "with the option skip, light by the mean camera curve of HDRCNN is added before the tanh",
     ),
     tiny={"width": 8},
 )

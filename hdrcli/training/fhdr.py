@@ -31,7 +31,7 @@ def course(data: Data, recipe: Recipe, budget: loop.Budget, seed: int, vgg: Vgg 
     shoot, shots = expand.photographs(data.train, seed), expand.held_out(data.val)
     torch.manual_seed(seed)
     network = FHDR(**recipe.build)
-    nn.init.constant_(network.reconstruct2.bias, _FIRST_LIGHT)  # type: ignore[arg-type]
+    begin(network)
     return Course(
         network=network,
         sample=lambda stage, rng: expand.sample(shoot, {**OPTIONS, **stage.options}["size"], rng),
@@ -40,6 +40,13 @@ def course(data: Data, recipe: Recipe, budget: loop.Budget, seed: int, vgg: Vgg 
         sheet=lambda network: expand.sheet(network, shots),
         plain=expand.plain(shots),
     )
+
+
+def begin(network: FHDR) -> None:
+    """First weights: a network with a skip begins with what that carries, any other with little light."""
+    nn.init.constant_(network.reconstruct2.bias, 0.0 if network.skip else _FIRST_LIGHT)  # type: ignore[arg-type]
+    if network.skip:
+        nn.init.zeros_(network.reconstruct2.weight)
 
 
 def loss(network: Network, batch: Batch, stage: Stage, vgg: Vgg | None = None) -> Losses:
