@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from threading import Event, current_thread, main_thread
@@ -74,6 +75,7 @@ class Order:
         return self.models / f"{self.name}.training"
 
 
+@cache
 def trainable() -> list[str]:
     """The networks that can be trained: those with a shipped recipe."""
     return sorted({recipe.load(name).net for name in recipe.shipped()})
@@ -117,10 +119,10 @@ def train(order: Order, *, watch: Callable[[Report], None] = lambda report: None
             stop=stop.is_set,
         )
         ended = loop.train(run, resume=order.resume)
+        pace: dict[str, float] = {}
         if parallel.leads():
             journal.close()
-        pace = _pace(course, chosen, settings, reports) if parallel.leads() else {}
-        if parallel.leads():
+            pace = _pace(course, chosen, settings, reports)
             _show(course, chosen, order.place)
     facts = {"data": str(data), "vgg": order.vgg.name if judge and order.vgg else "none", **pace}
     card = _keep(order, chosen, budget, settings, facts, course.plain, ended)

@@ -94,9 +94,14 @@ def pu_error(light: Tensor, wanted: Tensor, where: Tensor) -> Tensor:
 
 def stops_error(light: Tensor, wanted: Tensor, where: Tensor) -> Tensor:
     """RMS difference of log2 luminance over (N, 1, H, W) weights, averaged over pictures."""
+    return _rms(stops(light, wanted).square(), where)
+
+
+def stops(light: Tensor, wanted: Tensor) -> Tensor:
+    """Differences of log2 luminance: (N, 1, H, W)."""
     weights = torch.from_numpy(LUMINANCE_709).to(light.device)[None, :, None, None]
     found, expected = ((picture * weights).sum(dim=1, keepdim=True).clamp(min=0) for picture in (light, wanted))
-    return _rms(torch.log2((found + _FAINTEST) / (expected + _FAINTEST)).square(), where)
+    return torch.log2((found + _FAINTEST) / (expected + _FAINTEST))
 
 
 def _rms(squares: Tensor, where: Tensor) -> Tensor:

@@ -21,11 +21,10 @@ from hdrcli.color import Float32
 from hdrcli.errors import ReadError
 from hdrcli.layouts import Kind, Layout
 from hdrcli.losses import hellinger, rgb_uv_histogram
-from hdrcli.metrics import pictures
 from hdrcli.metrics.similarity import ms_ssim
 from hdrcli.nets.hdrisp import HdrIsp
 from hdrcli.network import Network
-from hdrcli.training import loop, pool, simulate
+from hdrcli.training import develop, loop, pool, simulate
 from hdrcli.training.course import Batch, Course, Losses, Sample, Scores
 from hdrcli.training.data import Data, read_raw_pair
 from hdrcli.training.recipe import Recipe, Stage
@@ -125,44 +124,34 @@ def loss(network: Network, batch: Batch, stage: Stage, vgg: Vgg | None = None) -
     return {name: known[name](seen, wanted) for name in stage.loss}
 
 
-def validation(layout: Layout) -> list[tuple[Float32, Float32]]:
-    """Some pairs, or one fixed 10-bit shot of each of some scenes: planes and the finished picture."""
+def validation(layout: Layout) -> list[develop.Held]:
+    """Some pairs, or a shot of each of some scenes."""
     some = replace(layout, files=layout.files[:: -(-len(layout.files) // VALIDATION)])
     if layout.kind == "raw-picture":
         return [_even(*read_raw_pair(*files)) for files in some.files]
-    rng = np.random.default_rng(2024)
-    views = pool.views(pool.read_scenes(some), 1, 7)
-    made = [simulate.mosaic(view.astype(np.float32), rng, bits=10) for view in views]
-    return [(planes, simulate.finished(light)) for planes, light in made]
+    return develop.held_out(pool.read_scenes(some))
 
 
-def _even(planes: Float32, target: Float32) -> tuple[Float32, Float32]:
+def _even(planes: Float32, target: Float32) -> develop.Held:
     """The pair without what lies beyond multiples of 8 planes' pixels, which the network takes."""
     height, width = (side // 8 * 8 for side in planes.shape[1:])
     return planes[:, :height, :width], target[: 2 * height, : 2 * width]
 
 
-def score(network: Network, stage: Stage, held_out: list[tuple[Float32, Float32]]) -> Scores:
-    """Mean PSNR, SSIM and CIE dE76 of the pictures of the stage's level; `error` is minus the PSNR."""
+def score(network: Network, stage: Stage, held_out: list[develop.Held]) -> Scores:
+    """Scores of the pictures of the stage's level."""
     assert isinstance(network, HdrIsp)
     level = stage.options.get("level", OPTIONS["level"])
-    rows = []
-    for planes, target in held_out:
-        wanted = F.avg_pool2d(torch.from_numpy(target).permute(2, 0, 1)[None], 2**level)[0].permute(1, 2, 0).numpy()
-        with torch.inference_mode():
-            image = torch.from_numpy(planes)[None].to(next(network.parameters()).device)
-            seen = network.at_level(image, level)[0].permute(1, 2, 0).float().cpu().numpy()
-        rows.append((pictures.psnr(seen, wanted), pictures.ssim(seen, wanted), pictures.delta_e76(seen, wanted)))
-    psnr, ssim, delta = (float(value) for value in np.mean(rows, axis=0))
-    return {"psnr": psnr, "ssim": ssim, "dE76": delta, "error": -psnr}
+    seen = partial(network.at_level, level=level)
+    return develop.scores((develop.given(network, planes, seen), _shrunk(target, level)) for planes, target in held_out)
 
 
-def sheet(network: Network, held_out: list[tuple[Float32, Float32]]) -> NDArray[np.uint8]:
+def _shrunk(picture: Float32, level: int) -> Float32:
+    """The picture at the size of a level."""
+    planes = F.avg_pool2d(torch.from_numpy(picture).permute(2, 0, 1)[None], 2**level)
+    return np.ascontiguousarray(planes[0].permute(1, 2, 0).numpy())
+
+
+def sheet(network: Network, held_out: list[develop.Held]) -> NDArray[np.uint8]:
     """Rows of what the sensor saw, the network's picture, and the target."""
-    rows = []
-    for planes, target in held_out[:6]:
-        with torch.inference_mode():
-            image = torch.from_numpy(planes)[None].to(next(network.parameters()).device)
-            seen = network.whole(image)[0].permute(1, 2, 0).float().cpu().numpy()
-        rows.append((planes, seen, target))
-    return simulate.sheet(rows)
+    return simulate.sheet([(planes, develop.given(network, planes, network.whole), to) for planes, to in held_out[:6]])

@@ -39,7 +39,6 @@ PHOTOGRAPHS = 2.5  # simulated for each second of training; a third of them is k
 STEPS_PER_SECOND = 2.0  # assumed of a training that is limited by its steps
 EPOCHS = 20  # of the estimator
 _FLATTEST = 1e-4  # of a curve's mean step: keeps the logarithm of a flat stretch finite
-_CLIPPED = 250  # code values from here on count as clipped, as in the protocols
 _LUMINANCE = torch.from_numpy(LUMINANCE_709.astype(np.float32))
 
 
@@ -89,10 +88,11 @@ def course(data: Data, recipe: Recipe, budget: loop.Budget, seed: int) -> Course
     count = max(int(min(budget.seconds, budget.steps / STEPS_PER_SECOND) * PHOTOGRAPHS), 16)
     rows, kept = photographs(scenes, count, rng)
     guesses = fit_estimator(network, rows, seed)
-    shots = [
-        Shot(codes, light, rows.found[index], guesses[index], gain)
-        for (index, codes, light), gain in zip(kept, gains(guesses, rows)[[index for index, *_ in kept]], strict=True)
-    ]
+    aligned = gains(guesses, rows)
+    logger.info(
+        "estimator: gains of unseen scenes are off by %.2f stops RMS", torch.log2(aligned).square().mean().sqrt()
+    )
+    shots = [Shot(codes, light, rows.found[index], guesses[index], aligned[index]) for index, codes, light in kept]
     for parameter in network.estimator.parameters():
         parameter.requires_grad_(False)
     return Course(
@@ -120,7 +120,7 @@ def photographs(
     for index in range(count):
         number, view = sources[int(rng.integers(len(sources)))]
         shot = simulate.photograph(simulate.varied(view.astype(np.float32), rng), rng)
-        rows.append((number, lumen.features(tensor(shot.codes))[0], curve_table(shot.curve), *_pixels(shot, rng)))
+        rows.append((number, lumen.features(_image(shot.codes))[0], curve_table(shot.curve), *_pixels(shot, rng)))
         if index % 3 == 0:
             kept.append((index, shot.codes, shot.light.astype(np.float16)))
     columns = (torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True))
@@ -140,11 +140,6 @@ def recontrasted(scene: pool.Scene, rng: np.random.Generator) -> pool.Scene:
     return replace(scene, pixels=scene.pixels * gain[:, :, None])
 
 
-def tensor(codes: np.ndarray) -> Tensor:
-    """(H, W, 3) uint8 to (1, 3, H, W) in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(codes)).permute(2, 0, 1)[None].float() / 255
-
-
 def curve_table(curve: camera.ResponseCurve) -> Float32:
     """Light at each of the 256 codes."""
     return curve.inverse(np.linspace(0, 1, 256, dtype=np.float32))
@@ -161,10 +156,15 @@ def set_curves(network: Lumen, tables: Tensor) -> None:
     network.curve_basis[:count] = axes[:count] * sizes[:count, None] / len(steps) ** 0.5
 
 
+def _image(codes: np.ndarray) -> Tensor:
+    """(H, W, 3) uint8 to (1, 3, H, W) in [0, 1]."""
+    return torch.from_numpy(expand.planes(codes))[None] / 255
+
+
 def _pixels(shot: simulate.Photograph, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Random unclipped pixels: their codes (512, 3) uint8 and their light, float16."""
     codes, light = shot.codes.reshape(-1, 3), shot.light.reshape(-1, 3)
-    unclipped = np.flatnonzero(codes.max(axis=1) < _CLIPPED)
+    unclipped = np.flatnonzero(codes.max(axis=1) < 255 * expand.CLIPPED)
     index = rng.choice(unclipped if len(unclipped) else len(codes), PIXELS)
     return codes[index], light[index].astype(np.float16)
 
@@ -184,8 +184,6 @@ def fit_estimator(network: Lumen, rows: Rows, seed: int) -> Tensor:
         with torch.no_grad():
             guesses[own] = network.curve(member(network.normalise(rows.found[own])))
     network.estimator.eval()
-    error = torch.log2(gains(guesses, rows)).square().mean().sqrt()
-    logger.info("estimator: gains of unseen scenes are off by %.2f stops RMS", error)
     return guesses
 
 
@@ -254,7 +252,7 @@ def sample(shots: list[Shot], rng: np.random.Generator) -> Sample:
         size = PATCH if rng.random() < 0.75 else PATCH // 2
         top, left = (int(rng.integers(0, (side - size) // 8 + 1)) * 8 for side in shot.codes.shape[:2])
         codes = shot.codes[top : top + size, left : left + size]
-        if (codes.max(axis=2) >= _CLIPPED).mean() >= 0.02:
+        if (codes.max(axis=2) >= 255 * expand.CLIPPED).mean() >= 0.02:
             break
     light = shot.light[top : top + size, left : left + size].astype(np.float32)
     if size < PATCH:
@@ -263,8 +261,8 @@ def sample(shots: list[Shot], rng: np.random.Generator) -> Sample:
     if rng.random() < 0.5:
         codes, light = codes[:, ::-1], light[:, ::-1]
     return {
-        "codes": np.ascontiguousarray(codes.transpose(2, 0, 1), np.float32) / np.float32(255),
-        "light": np.ascontiguousarray(light.transpose(2, 0, 1)),
+        "codes": expand.planes(codes) / np.float32(255),
+        "light": expand.planes(light),
         "curve": shot.curve,
         "gain": shot.gain,
         "found": shot.found,
@@ -282,21 +280,17 @@ def loss(network: nn.Module, batch: Batch, stage: Stage) -> Losses:
     linear = lumen.linearise(tile, batch["curve"])
     summary = torch.tanh(network.summary(network.normalise(batch["found"])))
     output = network.add_light(tile, linear, lumen.clipping(tile), summary) * batch["gain"].view(-1, 1, 1, 1)
-    where = (tile.amax(dim=1, keepdim=True) >= _CLIPPED / 255).float()
+    where = expand.clipped_pixels(tile)
     count = where.sum(dim=(1, 2, 3)).clamp(min=1)
-    units = ((pu21(output) - pu21(light)) / 30).square().mean(dim=1, keepdim=True)
-    weights = _LUMINANCE.to(tile.device).view(1, 3, 1, 1)
-    stops = torch.log2(
-        ((output * weights).sum(dim=1, keepdim=True) + 1e-3) / ((light * weights).sum(dim=1, keepdim=True) + 1e-3)
-    )
+    stops = expand.stops(output, light)
     colour = torch.log2((output + 1e-3) / (light + 1e-3))
     hue = (colour - colour.mean(dim=1, keepdim=True)).abs().mean(dim=1, keepdim=True)
     across, down = where[..., 1:] * where[..., :-1], where[..., 1:, :] * where[..., :-1, :]
     slopes = (stops.diff(dim=3).abs() * across).sum(dim=(1, 2, 3)) + (stops.diff(dim=2).abs() * down).sum(dim=(1, 2, 3))
     parts = {
-        "units": torch.sqrt((units * where).sum(dim=(1, 2, 3)) / count + 1e-6),
-        "stops": torch.sqrt((stops.square() * where).sum(dim=(1, 2, 3)) / count + 1e-6),
-        "slopes": slopes / count,
-        "hue": (hue * where).sum(dim=(1, 2, 3)) / count,
+        "units": expand.pu_error(output, light, where),
+        "stops": expand.stops_error(output, light, where),
+        "slopes": (slopes / count).mean(),
+        "hue": ((hue * where).sum(dim=(1, 2, 3)) / count).mean(),
     }
-    return {name: parts[name].mean() for name in stage.loss}
+    return {name: parts[name] for name in stage.loss}

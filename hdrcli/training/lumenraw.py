@@ -6,15 +6,15 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from hdrcli.color import Float32
 from hdrcli.layouts import Kind
-from hdrcli.metrics import pictures
 from hdrcli.nets.lumenraw import LumenRaw, noise_model
+from hdrcli.network import Network
 from hdrcli.tonemap.fusion import fusion
-from hdrcli.training import loop, pool, simulate
-from hdrcli.training.course import Batch, Course, Losses, Sample, Scores
+from hdrcli.training import develop, loop, pool, simulate
+from hdrcli.training.course import Batch, Course, Losses, Sample
 from hdrcli.training.data import Data
 from hdrcli.training.recipe import Recipe, Stage
 
@@ -35,13 +35,13 @@ def course(data: Data, recipe: Recipe, budget: loop.Budget, seed: int) -> Course
         + pool.windows(scenes, 4, seed + 1)
         + pool.windows(scenes, 5, seed + 2, smallest=0.78)
     )
-    held_out = validation(pool.read_scenes(data.val))
+    held_out = develop.held_out(pool.read_scenes(data.val))
     torch.manual_seed(seed)
     return Course(
         network=LumenRaw(**recipe.build),
         sample=lambda stage, rng: sample(sources, rng),
         loss=loss,
-        score=lambda network, stage: score(network, held_out),
+        score=lambda network, stage: develop.scores((_made(network, planes), to) for planes, to in held_out),
         sheet=lambda network: simulate.sheet([(planes, _made(network, planes), to) for planes, to in held_out[:6]]),
     )
 
@@ -111,7 +111,7 @@ def _shape(rows: int, columns: int, rng: np.random.Generator) -> np.ndarray:
     return canvas
 
 
-def loss(network: nn.Module, batch: Batch, stage: Stage) -> Losses:
+def loss(network: Network, batch: Batch, stage: Stage) -> Losses:
     """Errors of the picture as the fusion would about show it.
 
     light: mean. colour: of the differences of red and blue to green. blotches: of both, averaged over 8x8 pixels.
@@ -150,26 +150,5 @@ def _ssim(first: Tensor, second: Tensor) -> Tensor:
     return (light * (2 * both + 9e-4) / (squares[0] + squares[1] + 9e-4)).mean()
 
 
-def validation(scenes: list[pool.Scene]) -> list[tuple[Float32, Float32]]:
-    """One fixed 10-bit shot of each scene: canonical planes and the finished target picture."""
-    rng = np.random.default_rng(2024)
-    shots = [simulate.mosaic(view.astype(np.float32), rng, bits=10) for view in pool.views(scenes, 1, 7)]
-    return [(planes, simulate.finished(scene)) for planes, scene in shots]
-
-
-def score(network: nn.Module, held_out: list[tuple[Float32, Float32]]) -> Scores:
-    """Mean PSNR, SSIM and CIE dE76 of the finished pictures; `error` is what training minimises: minus the PSNR."""
-    rows = []
-    for planes, target in held_out:
-        made = _made(network, planes)
-        rows.append((pictures.psnr(made, target), pictures.ssim(made, target), pictures.delta_e76(made, target)))
-    psnr, ssim, delta = np.mean(rows, axis=0)
-    return {"psnr": float(psnr), "ssim": float(ssim), "dE76": float(delta), "error": -float(psnr)}
-
-
-def _made(network: nn.Module, planes: Float32) -> Float32:
-    assert isinstance(network, LumenRaw)
-    with torch.inference_mode():
-        image = torch.from_numpy(planes)[None].to(next(network.parameters()).device)
-        linear = network.whole(image)[0].permute(1, 2, 0).float().cpu().numpy()
-    return fusion(np.ascontiguousarray(linear))
+def _made(network: Network, planes: Float32) -> Float32:
+    return fusion(develop.given(network, planes, network.whole))
