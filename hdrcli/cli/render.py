@@ -85,7 +85,9 @@ def summary(outcomes: Sequence[Outcome], seconds: float, *, left: int = 0, inter
     counts = Counter(outcome.status for outcome in outcomes)
     parts = [f"{counts[status]} {status}" for status in ("written", "skipped", "failed") if counts[status]]
     text = f"{', '.join(parts) or 'nothing done'} in {seconds:.1f} s"
-    ways = dict.fromkeys(f"{o.model} on {o.device}, {o.precision}" for o in outcomes if o.status == "written")
+    ways = dict.fromkeys(
+        f"{o.model} on {o.device}, {o.precision}" for o in outcomes if o.model and o.status == "written"
+    )
     text += f" ({'; '.join(ways)})" if ways else ""
     text += f"; {left} left for another run" if left else ""
     if interrupted:

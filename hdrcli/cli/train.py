@@ -1,6 +1,7 @@
 """`hdr train`: weights of one's own."""
 
 import re
+import time
 from contextlib import closing
 from enum import StrEnum
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from hdrcli.batch import Outcome
 from hdrcli.cli import render, traintable
 from hdrcli.cli.develop import Look
 from hdrcli.errors import HdrError, UsageError
@@ -112,7 +114,8 @@ def prepare(
     from hdrcli.tasks import prepare as task
 
     planned = task.plan(source, folder)
-    seen = []
+    seen: list[Outcome] = []
+    start = time.perf_counter()
     with (
         Decoders(warm=["hdrcli.raw"]) as decoders,
         closing(task.prepare(planned, look.value, decoders, workers=jobs, stopped=Event())) as outcomes,
@@ -120,12 +123,11 @@ def prepare(
     ):
         for outcome in outcomes:
             tick()
-            seen.append(outcome.status)
+            seen.append(outcome)
             render.outcome(outcome, json=False, quiet=quiet, verbose=False)
     if not quiet:
-        counts = [f"{seen.count(status)} {status}" for status in ("written", "skipped", "failed") if status in seen]
-        render.say(f"pairs in {folder}: {', '.join(counts)}")
-    if "failed" in seen:
+        render.say(f"pairs in {folder}: {render.summary(seen, time.perf_counter() - start)}")
+    if any(outcome.status == "failed" for outcome in seen):
         raise typer.Exit(1)
 
 
