@@ -3,6 +3,9 @@
 Anything else that is raised is a bug and stays loud.
 """
 
+from importlib import import_module
+from types import ModuleType
+
 
 class HdrError(Exception):
     """What went wrong, in one sentence, with a hint on what to do about it."""
@@ -43,3 +46,13 @@ class WrongStateError(HdrError):
 
 class OutOfMemoryError(HdrError):
     """The picture does not fit, even in the smallest tiles."""
+
+
+def imported(module: str, who: str, package: str) -> ModuleType:
+    """An optional module, needed by `who`; MissingExtraError, which names the pip package, where it is not there."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{who} needs {error.name or module}, which is not installed", hint=f"pip install {package}"
+        ) from error

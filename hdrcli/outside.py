@@ -7,7 +7,6 @@ import sys
 import tempfile
 from contextlib import redirect_stdout
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import torch
 
 from hdrcli import codecs
 from hdrcli.color import Float32
-from hdrcli.errors import HdrError, MissingExtraError, ReadError, UsageError
+from hdrcli.errors import HdrError, MissingExtraError, ReadError, UsageError, imported
 from hdrcli.image import Image, Transfer
 
 PYIQA_LICENCE = (
@@ -103,11 +102,7 @@ def _pyiqa(name: str) -> Any:
 
 def _import(module: str, score: str, package: str) -> Any:
     try:
-        return import_module(module)
-    except ImportError as error:
-        raise MissingExtraError(
-            f"{score} needs {error.name or module}, which is not installed", hint=f"pip install {package}"
-        ) from error
+        return imported(module, score, package)
     except RuntimeError as error:  # as torchvision says that it was built for another torch
         raise MissingExtraError(
             f"{score} is installed but does not load: {error}",

@@ -2,8 +2,12 @@
 
 import io
 import json
+import os
+import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -91,3 +95,31 @@ def write_mosaic(name: str) -> Path:
     Path(name).parent.mkdir(parents=True, exist_ok=True)
     dng.write(Path(name), counts, black=64, white=1023, as_shot_neutral=(0.5, 1, 0.6), color_matrix=matrix)
     return Path(name)
+
+
+@contextmanager
+def dask_workers(number: int, folder: Path, settings: Mapping[str, str]) -> Iterator[str]:
+    """The address of a Dask scheduler with that many worker processes of one thread, replaced when they die."""
+    from distributed import Client
+
+    file = folder / f"scheduler-{time.time()}.json"
+    scheduler = ["scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
+    workers = ["worker", "--host", "127.0.0.1", "--nworkers", str(number), "--nthreads", "1", "--no-dashboard"]
+    with ExitStack() as stack:
+        for part in (scheduler, workers):
+            process = subprocess.Popen(
+                [sys.executable, "-m", "dask", *part, "--scheduler-file", str(file)],
+                env=os.environ | settings,
+                cwd=folder,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            stack.callback(process.wait)
+            stack.callback(process.terminate)
+        while not file.exists():
+            assert process.poll() is None, "dask does not start"
+            time.sleep(0.05)
+        address = json.loads(file.read_text())["address"]
+        with Client(address, set_as_default=False) as client:
+            client.wait_for_workers(number, timeout=60)
+        yield address

@@ -4,12 +4,8 @@ import json
 import os
 import pickle
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -18,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 from distributed import Client
+from joblib._parallel_backends import ThreadingBackend
+from program import dask_workers
 from standins import save_standin
 from typer.testing import CliRunner
 
@@ -50,32 +48,13 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def dask(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The scheduler of two worker processes of one thread, replaced when they die; a file may end two of them."""
     folder = tmp_path_factory.mktemp("dask")
-    address = folder / "address.json"
     settings = {
         "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1",
         "PYTHONPATH": str(Path(__file__).parent),
         "XDG_CACHE_HOME": str(folder),
     }
-    scheduler = ["scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
-    workers = ["worker", "--host", "127.0.0.1", "--nworkers", "2", "--nthreads", "1", "--no-dashboard"]
-    with ExitStack() as stack:
-        for part in (scheduler, workers):
-            process = subprocess.Popen(
-                [sys.executable, "-m", "dask", *part, "--scheduler-file", str(address)],
-                env=os.environ | settings,
-                cwd=folder,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
-            stack.callback(process.wait)
-            stack.callback(process.terminate)
-        while not address.exists():
-            assert process.poll() is None, "dask does not start"
-            time.sleep(0.05)
-        found = json.loads(address.read_text())["address"]
-        with Client(found, set_as_default=False) as client:
-            client.wait_for_workers(2, timeout=60)
-        yield found
+    with dask_workers(2, folder, settings) as address:
+        yield address
 
 
 def worker_processes(scheduler: str) -> set[int]:
@@ -91,8 +70,8 @@ def here(tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def threads() -> Iterator[Cluster]:
     """What a cluster looks like from here, in this process."""
-    with ThreadPoolExecutor(2) as pool:
-        yield Cluster(pool.submit, (ZeroDivisionError,), 2)
+    with cluster._on(cluster._lasting(ThreadingBackend)(), "all", 2) as found:
+        yield found
     cluster._stages.cache_clear()  # and with it the decoders
 
 
@@ -194,34 +173,58 @@ def test_each_worker_opens_the_model_once(threads: Cluster, monkeypatch: pytest.
     assert len(pickle.dumps(settings)) < 10_000, "weights travel"
 
 
-def test_a_stopped_run_reports_what_is_finished() -> None:
-    done: Future[list[Outcome]] = Future()
+def test_a_stopped_run_reports_what_is_finished(threads: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = [Job(Path(f"{name}.png"), Path(f"{name}.exr")) for name in "abc"]
+    stopped, held = Event(), Event()
+
+    def work(version: str, data: bytes, job: Job) -> list[Outcome]:
+        if job.source.stem == "b":
+            stopped.set()
+        else:
+            held.wait()
+        return [Outcome(job=job, status="written")]
+
+    def drop() -> None:
+        if threads.parallel.n_completed_tasks:
+            threads.drop()
+
+    monkeypatch.setattr(cluster, "_carry", work)
+    seen = list(cluster.run(jobs, conversion(), threads._replace(drop=drop), stopped=stopped))
+    assert [[outcome.job for outcome in found] for found in seen] == [jobs[1:2]]
+    held.set()
+
+
+def test_a_lost_file_is_a_failure_and_a_bug_is_loud(threads: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    handed_out = []
+
+    class Losing(ThreadingBackend):
+        def submit(self, func: Any, callback: Any) -> None:
+            handed_out.append(func)
+            callback(ZeroDivisionError("2 deaths"))
+
     job = Job(Path("a.png"), Path("a.exr"))
-    done.set_result([Outcome(job=job, status="written")])
-    futures = [Future(), done, Future()]
-    stopped = Event()
-    stopped.set()
-    waiting = Cluster(lambda *_: futures.pop(), (), 1)
-    assert [found[0].status for found in cluster.run([job] * 3, conversion(), waiting, stopped=stopped)] == ["written"]
+    with cluster._on(cluster._lasting(Losing, ZeroDivisionError)(), "all", 2) as losing:
+        (found,) = cluster.run([job], conversion(), losing, stopped=Event())
+    assert (found[0].job, found[0].status) == (job, "failed")
+    assert "2 deaths" in found[0].error
+    assert len(handed_out) == 2
 
+    def opened(error: Exception) -> list[list[Outcome]]:
+        def fail(data: bytes) -> None:
+            raise error
 
-def test_a_lost_file_is_a_failure_and_a_bug_is_loud(threads: Cluster) -> None:
-    def submit(error: Exception) -> Any:
-        future: Future[list[Outcome]] = Future()
-        future.set_exception(error)
-        return lambda *_: future
+        with monkeypatch.context() as patch:
+            patch.setattr(cluster, "_stages", fail)
+            return list(cluster.run([job], conversion(), threads, stopped=Event()))
 
-    job = Job(Path("a.png"), Path("a.exr"))
-    for error in (ZeroDivisionError("2 deaths"), HdrError("other weights")):
-        (found,) = cluster.run([job], conversion(), threads._replace(submit=submit(error)), stopped=Event())
-        assert (found[0].job, found[0].status) == (job, "failed")
+    (found,) = opened(HdrError("other weights"))
+    assert (found[0].job, found[0].status) == (job, "failed")
     with pytest.raises(KeyError):
-        list(cluster.run([job], conversion(), threads._replace(submit=submit(KeyError())), stopped=Event()))
+        opened(KeyError())
     with pytest.raises(HdrError, match="a worker lacks hdrcli"):
-        lacking = submit(ModuleNotFoundError("No module named 'hdrcli'", name="hdrcli"))
-        list(cluster.run([job], conversion(), threads._replace(submit=lacking), stopped=Event()))
-    with pytest.raises(HdrError, match=r"not 0\.0"):
-        cluster._carry("0.0", b"", job)
+        opened(ModuleNotFoundError("No module named 'hdrcli'", name="hdrcli"))
+    (outcome,) = cluster._carry("0.0", b"", job)
+    assert "not 0.0" in outcome.error
 
 
 def test_weights_stay_where_they_are_and_must_be_the_same(models: Path) -> None:

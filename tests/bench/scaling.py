@@ -5,19 +5,13 @@ seconds and the efficiency, t1 / (2 t2). Machines that do other things at the sa
 """
 
 import argparse
-import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Event
 
 import numpy as np
-from distributed import Client
 
 from hdrcli import cluster, codecs, zoo
 from hdrcli.codecs import WriteOptions
@@ -28,8 +22,12 @@ from hdrcli.isolation import Decoders
 from hdrcli.tasks.convert import Conversion
 from hdrcli.tasks.expand import Expansion
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from program import dask_workers
+
 PICTURES = 16
 SIZE = (768, 1024)
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
 def main() -> None:
@@ -41,7 +39,7 @@ def main() -> None:
         seconds: dict[int, list[float]] = {1: [], 2: []}
         for _ in range(rounds):
             for number, times in seconds.items():
-                with workers(number, Path(folder)) as address:
+                with dask_workers(number, Path(folder), ONE_THREAD) as address:
                     times.append(timed(jobs, address))
         one, two = min(seconds[1]), min(seconds[2])
     print(f"{PICTURES} pictures of {SIZE[1]} x {SIZE[0]}: one worker {one:.2f} s, two workers {two:.2f} s")
@@ -54,31 +52,6 @@ def pictures(folder: Path) -> list[Job]:
         pixels = np.random.default_rng(seed).uniform(0, 1.2, (*SIZE, 3)).astype(np.float32).clip(0, 1)
         codecs.write(Image(pixels, Transfer.SRGB), folder / f"{seed:02}.png", "png")
     return [Job(folder / f"{seed:02}.png", folder / f"{seed:02}.exr") for seed in range(PICTURES)]
-
-
-@contextmanager
-def workers(number: int, folder: Path) -> Iterator[str]:
-    """The address of a scheduler with that many workers of one thread each."""
-    file = folder / f"scheduler-{time.time()}.json"
-    scheduler = ["scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
-    worker = ["worker", "--host", "127.0.0.1", "--nworkers", str(number), "--nthreads", "1", "--no-dashboard"]
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-    with ExitStack() as stack:
-        for part in (scheduler, worker):
-            process = subprocess.Popen(
-                [sys.executable, "-m", "dask", *part, "--scheduler-file", str(file)],
-                env=os.environ | threads,
-                cwd=folder,
-                stderr=subprocess.DEVNULL,
-            )
-            stack.callback(process.wait)
-            stack.callback(process.terminate)
-        while not file.exists():
-            time.sleep(0.05)
-        address = json.loads(file.read_text())["address"]
-        with Client(address, set_as_default=False) as client:
-            client.wait_for_workers(number, timeout=60)
-        yield address
 
 
 def timed(jobs: list[Job], address: str) -> float:
