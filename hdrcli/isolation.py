@@ -21,7 +21,7 @@ from time import perf_counter
 from types import TracebackType
 from typing import IO, Any, NamedTuple, Self, TypeVar
 
-from hdrcli import limits
+from hdrcli import files, limits
 from hdrcli.errors import HdrError, ReadError
 
 Answer = TypeVar("Answer")
@@ -82,6 +82,12 @@ class Decoders:
                 raise answer
             result: Answer = answer
             return result
+
+    def read(self, reader: Callable[..., Answer], source: Path) -> Answer:
+        """What `reader`, which takes a path or bytes and a `name`, makes of a file, or of standard input."""
+        if source == files.STREAM:
+            return self(reader, sys.stdin.buffer.read(), name="-")
+        return self(reader, files.openable(source), name=source.name)
 
     def close(self) -> None:
         """Ends all processes, also those at work, whose callers get a ReadError."""

@@ -206,6 +206,25 @@ def test_a_decoder_that_crashes_takes_one_file(hdr: Any) -> None:
     assert len(list(Path("out").iterdir())) == 10
 
 
+@pytest.mark.usefixtures("crashing")
+def test_a_decoder_that_crashes_takes_one_file_of_a_report_or_an_evaluation(hdr: Any) -> None:
+    names = [f"in/{kind}.png" for kind in ("segfault_1", "good_1", "killed_1", "good_2")]
+    for name in names:
+        write_picture(name, size=(64, 64))
+    found = hdr("inspect", "--json", *names)
+    assert found.code == 1
+    assert [record["source"] for record in found.records] == names
+    assert ["crashed" in record["error"] for record in found.records] == [True, False, True, False]
+    assert [record["width"] for record in found.records] == [0, 64, 0, 64]
+    scored = hdr("eval", "in", "in", "--protocol", "display", "--json", "-q")
+    assert scored.code == 1
+    (result,) = scored.records
+    assert {one["image"]: "crashed" in one["error"] for one in result["failed"]} == dict.fromkeys(
+        ("killed_1", "segfault_1"), True
+    )
+    assert {row["image"] for row in result["images"]} == {"good_1", "good_2"}
+
+
 def test_the_limit_of_pixels_can_be_set(hdr: Any) -> None:
     write_picture("a.png")
     write_mosaic("a.dng")

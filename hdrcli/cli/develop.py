@@ -97,7 +97,6 @@ def develop(
     chosen = [codecs.ULTRA_HDR if hdr and name == "jpg" else name for name in chosen]
     with shared.decoders(warm="hdrcli.raw") as decoders:
         from hdrcli.tasks.common import model_for
-        from hdrcli.tasks.convert import read
         from hdrcli.tasks.develop import Development, check_settings, clip_of
 
         ready = model_for("develop", model)
@@ -116,7 +115,7 @@ def develop(
             compute=shared.compute(),
         )
         if sequence:
-            studied = [read(decoders, way.reader, source) for source in studied_sources(jobs)]
+            studied = [decoders.read(way.reader, source) for source in studied_sources(jobs)]
             way = replace(way, clip=clip_of(studied, wb.value, look))
         options = codecs.WriteOptions(quality=quality, bits=int(bits), metadata=not shared.no_metadata)
         carry_out(shared, jobs, way, decoders, formats=chosen, options=options)

@@ -91,6 +91,7 @@ def evaluate(
         raise UsageError("--input goes with PRED and REF; a model has its inputs in DATA", hint="leave --input out")
     from hdrcli import outside
     from hdrcli.infer import Compute, describe
+    from hdrcli.isolation import Decoders
     from hdrcli.protocols import PROTOCOLS
     from hdrcli.tasks import datasets, results, shots
     from hdrcli.tasks.evaluate import Plan, models_for, protocol_for
@@ -103,17 +104,21 @@ def evaluate(
     metrics = PROTOCOLS[chosen].metrics(extra, tuple(_list(without)))
     outside.check(extra, hdrvdp3_cmd)
     plan = Plan(PROTOCOLS[chosen], metrics, models, compute, sensor.value, look, hdrvdp3_cmd)
+    decoders = Decoders()
     if models:
         task = next(iter(models.values())).card.task
         if look and task != "develop":
             raise UsageError("--look is for models that develop", hint="leave --look out")
-        samples, about = datasets.discover(places[0], task, views=views, seed=seed, feed=sensor.value)
+        samples, about = datasets.discover(
+            places[0], task, views=views, seed=seed, feed=sensor.value, read=decoders.read
+        )
     else:
-        samples = datasets.file_pairs(places[0], places[1], inputs, plan.protocol.holds)
+        samples = datasets.file_pairs(places[0], places[1], inputs, plan.protocol.holds, read=decoders.read)
         about = f"pairs by name, {places[0]} against {places[1]}"
 
     keep = shots.KEEP[plan.protocol.holds] if report else None
-    scored = _score(samples, plan, workers=jobs or os.cpu_count() or 1, quiet=quiet, keep=keep)
+    with decoders:
+        scored = _score(samples, plan, workers=jobs or os.cpu_count() or 1, quiet=quiet, keep=keep)
     result = results.Evaluation(chosen, about, plan, scored)
     if report:
         from hdrcli.tasks.report import write_report

@@ -74,7 +74,6 @@ def expand(
     jobs, chosen = plan(shared, suffix=SUFFIX, formats=FORMATS, names=formats, accepts=accepts)
     with shared.decoders(warm=codecs.module_for(jobs[0].source)) as decoders:
         from hdrcli.tasks.common import model_for
-        from hdrcli.tasks.convert import read
         from hdrcli.tasks.expand import Expansion, check_settings
 
         check_settings(gamma, scaling, ev, white_nits)
@@ -87,7 +86,7 @@ def expand(
             compute=shared.compute(),
         )
         if sequence:
-            way = way.steady([read(decoders, way.reader, source) for source in studied_sources(jobs)])
+            way = way.steady([decoders.read(way.reader, source) for source in studied_sources(jobs)])
         options = codecs.WriteOptions(
             half=half,
             pq=pq,

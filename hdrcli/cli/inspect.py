@@ -18,17 +18,19 @@ def inspect(
     json: Annotated[bool, typer.Option("--json", help="One JSON object per file.")] = False,
 ) -> None:
     """Say what is in a picture: size, type, dynamic range, clipped share, metadata."""
+    from hdrcli.isolation import Decoders
     from hdrcli.tasks.inspect import inspect as look
 
     failed = False
-    for report in look(sources, workers=os.cpu_count() or 1):
-        failed |= bool(report.error)
-        if json:
-            render.json_line(asdict(report))
-        elif report.error:
-            render.failed_file(Path(report.source), report.error, report.hint)
-        else:
-            render.data(_text(report))
+    with Decoders() as decoders:
+        for report in look(sources, decoders, workers=os.cpu_count() or 1):
+            failed |= bool(report.error)
+            if json:
+                render.json_line(asdict(report))
+            elif report.error:
+                render.failed_file(Path(report.source), report.error, report.hint)
+            else:
+                render.data(_text(report))
     if failed:
         raise typer.Exit(1)
 

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol
 
 from hdrcli import codecs, files, infer, zoo
 from hdrcli.batch import Check, Outcome, failure
@@ -17,8 +17,6 @@ from hdrcli.infer import Compute
 from hdrcli.isolation import Decoders
 from hdrcli.tasks.common import Made
 from hdrcli.tasks.preview import preview
-
-Decoded = TypeVar("Decoded")
 
 
 class Way(Protocol):
@@ -74,7 +72,7 @@ class Conversion:
         targets = self._outputs(job).values()
         if all(target.is_dir() for target in targets):
             files.refuse_folder(job.target)
-        return read(self.decoders, self.way.reader, job.source)
+        return self.decoders.read(self.way.reader, job.source)
 
     def process(self, job: Job, decoded: Any, check: Check) -> Made:
         """The picture through the network."""
@@ -118,13 +116,6 @@ class Conversion:
             tiles=made.result.tiles,
             notes=tuple(notes),
         )
-
-
-def read(decoders: Decoders, reader: Callable[..., Decoded], source: Path) -> Decoded:
-    """What `reader` makes of a file, or of standard input, in a decoder process."""
-    if source == STREAM:
-        return decoders(reader, sys.stdin.buffer.read(), name="-")
-    return decoders(reader, files.openable(source), name=source.name)
 
 
 def _encode(made: Made, path: Path, name: str, options: WriteOptions) -> list[str]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from hdrcli.sensor import MIDDLE_GREY, Mosaic, canonical, native, upright
 from hdrcli.tonemap.fusion import fusion
 
 Feed = Literal["canonical", "native"]
+Read = Callable[[Callable[..., Any], Path], Any]  # makes of a file what a reader makes of it, as `Decoders.read` does
 
 CLIPPED = 250 / 255  # code value from which an input pixel counts as clipped
 WIDTH, HEIGHT = 512, 384  # of simulated views
@@ -53,10 +54,17 @@ class Sample:
     group: str = ""
 
 
+def read_here(reader: Callable[..., Any], source: Path) -> Any:
+    """Reads in this process."""
+    return reader(source)
+
+
 # ------------------------------------------------------------------------------------------ pairs of files
 
 
-def file_pairs(prediction: Path, reference: Path, inputs: Path | None, holds: Transfer) -> list[Sample]:
+def file_pairs(
+    prediction: Path, reference: Path, inputs: Path | None, holds: Transfer, *, read: Read = read_here
+) -> list[Sample]:
     """Predictions and references, files or folders, matched by stem; UsageError where one lacks its partner."""
     found = [_by_stem(place) for place in (prediction, reference, inputs) if place is not None]
     if all(place.is_file() for place in (prediction, reference)):
@@ -65,7 +73,7 @@ def file_pairs(prediction: Path, reference: Path, inputs: Path | None, holds: Tr
     for other in found[1:]:
         require_partners(found[0], other)
     return [
-        Sample(stem, partial(_load_pair, *(files[stem] for files in found), holds=holds), stem)
+        Sample(stem, partial(_load_pair, *(files[stem] for files in found), holds=holds, read=read), stem)
         for stem in sorted(found[1])
     ]
 
@@ -85,12 +93,12 @@ def _by_stem(place: Path) -> dict[str, Path]:
     return stems
 
 
-def _load_pair(prediction: Path, reference: Path, source: Path | None = None, *, holds: Transfer) -> Loaded:
-    wanted, notes = _read(reference, holds, "reference")
-    given, more = _read(prediction, holds, "prediction")
+def _load_pair(prediction: Path, reference: Path, source: Path | None = None, *, holds: Transfer, read: Read) -> Loaded:
+    wanted, notes = _read(reference, holds, "reference", read)
+    given, more = _read(prediction, holds, "prediction", read)
     notes += more
     if source is not None:
-        image = _encoded(source)
+        image = _encoded(source, read)
         encoded = image.pixels
     elif holds == Transfer.LINEAR:
         encoded = np.rint(255 * srgb_encode(np.clip(wanted, 0, 1))).astype(np.float32) / np.float32(255)
@@ -104,9 +112,9 @@ def _load_pair(prediction: Path, reference: Path, source: Path | None = None, *,
     return Loaded(wanted, clipped_mask(encoded), plain, given=given, notes=notes)
 
 
-def _read(path: Path, holds: Transfer, what: str) -> tuple[Float32, tuple[str, ...]]:
+def _read(path: Path, holds: Transfer, what: str, read: Read) -> tuple[Float32, tuple[str, ...]]:
     """Pixels that the protocol can take; ReadError for the wrong kind, a note for what had to be corrected."""
-    image = codecs.read(path)
+    image: Image = read(codecs.read, path)
     if image.transfer != holds:
         linear = holds == Transfer.LINEAR
         kind = "an ordinary 8-bit picture" if linear else "linear light"
@@ -116,8 +124,8 @@ def _read(path: Path, holds: Transfer, what: str) -> tuple[Float32, tuple[str, .
     return pixels, tuple(f"{what}: {note}" for note in image.meta.notes) + notes
 
 
-def _encoded(path: Path) -> Image:
-    image = codecs.read(path)
+def _encoded(path: Path, read: Read) -> Image:
+    image: Image = read(codecs.read, path)
     if image.transfer != Transfer.SRGB:
         raise ReadError(f"the input {path.name} is linear light", hint="inputs are ordinary pictures")
     return image
@@ -151,7 +159,9 @@ def _same_size(reference: Path, wanted: Float32, other: Path, picture: Float32) 
 # ------------------------------------------------------------------------------------------ data for models
 
 
-def discover(data: Path, task: Task, *, views: int, seed: int, feed: Feed) -> tuple[list[Sample], str]:
+def discover(
+    data: Path, task: Task, *, views: int, seed: int, feed: Feed, read: Read = read_here
+) -> tuple[list[Sample], str]:
     """The samples in a folder for models of `task`, and a sentence that says what the folder was taken for."""
     if not data.is_dir():
         raise UsageError(f"{data} is no folder", hint="with --model, name one folder of data")
@@ -161,23 +171,27 @@ def discover(data: Path, task: Task, *, views: int, seed: int, feed: Feed) -> tu
             continue
         layouts.require_task(layout, task)
         if layout.kind == "ldr-hdr":
-            pairs = [Sample(a.stem, partial(_load_ldr, a, b), a.stem) for a, b in layout.files]
+            pairs = [Sample(a.stem, partial(_load_ldr, a, b, read), a.stem) for a, b in layout.files]
             return pairs, f"LDR and HDR pairs by sorted name in {base}"
         if layout.kind == "raw-picture":
-            pairs = [Sample(a.stem, partial(_load_raw, a, b, feed), a.stem) for a, b in layout.files]
+            pairs = [Sample(a.stem, partial(_load_raw, a, b, feed, read), a.stem) for a, b in layout.files]
             return pairs, f"RAW and picture pairs by name in {base}"
         simulate = _ldr_views if task == "expand" else _raw_views
         scenes = [path for (path,) in layout.files]
         return (
-            [sample for index, path in enumerate(scenes) for sample in simulate(path, (seed, index), views, feed)],
+            [
+                sample
+                for index, path in enumerate(scenes)
+                for sample in simulate(path, (seed, index), views, feed, read)
+            ],
             f"HDR scenes in {base} through the virtual camera: {len(scenes)}, views of each: {views}, seed {seed}",
         )
     raise UsageError(f"{data} holds nothing to evaluate a model on", hint=f"give a folder of {layouts.ALL}")
 
 
-def _load_ldr(source: Path, reference: Path) -> Loaded:
-    image = _encoded(source)
-    wanted, notes = _read(reference, Transfer.LINEAR, "reference")
+def _load_ldr(source: Path, reference: Path, read: Read) -> Loaded:
+    image = _encoded(source, read)
+    wanted, notes = _read(reference, Transfer.LINEAR, "reference", read)
     _same_size(reference, wanted, source, image.pixels)
     share = float(np.mean(image.pixels.max(axis=2) >= 1))
     gain = camera.exposure_for(wanted, share)
@@ -191,9 +205,9 @@ def _load_ldr(source: Path, reference: Path) -> Loaded:
     )
 
 
-def _load_raw(source: Path, target: Path, feed: Feed) -> Loaded:
-    mosaic = raw.read(source, sensor=feed)
-    wanted, notes = _read(target, Transfer.SRGB, "reference")
+def _load_raw(source: Path, target: Path, feed: Feed, read: Read) -> Loaded:
+    mosaic: Mosaic = read(partial(raw.read, sensor=feed), source)
+    wanted, notes = _read(target, Transfer.SRGB, "reference", read)
     plain = bilinear(mosaic, feed)
     _same_size(target, wanted, source, plain)
     return Loaded(wanted, np.zeros(wanted.shape[:2], bool), plain, mosaic, notes=mosaic.meta.notes + notes)
@@ -210,17 +224,17 @@ def bilinear(mosaic: Mosaic, feed: Feed) -> Float32:
 # ------------------------------------------------------------------------------------------ simulated pictures
 
 
-def _ldr_views(path: Path, seed: tuple[int, int], views: int, feed: Feed) -> Sequence[Sample]:
+def _ldr_views(path: Path, seed: tuple[int, int], views: int, feed: Feed, read: Read) -> Sequence[Sample]:
     return [
-        Sample(f"{path.stem}-{view + 1}", partial(_shoot, path, (*seed, view), kind), path.stem, kind)
+        Sample(f"{path.stem}-{view + 1}", partial(_shoot, path, (*seed, view), kind, read), path.stem, kind)
         for view in range(views)
         for kind in camera.KINDS
     ]
 
 
-def _shoot(path: Path, seed: tuple[int, int, int], kind: camera.Kind) -> Loaded:
+def _shoot(path: Path, seed: tuple[int, int, int], kind: camera.Kind, read: Read) -> Loaded:
     """An 8-bit photograph of a random view, 3 to 15 % of it clipped; the same view, exposure and curve in all kinds."""
-    view, rng = _view(path, seed)
+    view, rng = _view(path, seed, read)
     light = view * np.float32(camera.exposure_for(view, float(np.exp(rng.uniform(np.log(0.03), np.log(0.15))))))
     curve = camera.random_curve(rng)
     codes = camera.photograph(light, curve, kind, np.random.default_rng((*seed, camera.KINDS.index(kind))))
@@ -228,17 +242,17 @@ def _shoot(path: Path, seed: tuple[int, int, int], kind: camera.Kind) -> Loaded:
     return Loaded(light, clipped_mask(encoded), srgb_decode(encoded), Image(encoded, Transfer.SRGB))
 
 
-def _raw_views(path: Path, seed: tuple[int, int], views: int, feed: Feed) -> Sequence[Sample]:
+def _raw_views(path: Path, seed: tuple[int, int], views: int, feed: Feed, read: Read) -> Sequence[Sample]:
     return [
-        Sample(f"{path.stem}-{view + 1}", partial(_record, path, (*seed, view), number, feed), path.stem, name)
+        Sample(f"{path.stem}-{view + 1}", partial(_record, path, (*seed, view), number, feed, read), path.stem, name)
         for view in range(views)
         for number, name in enumerate(f"camera {n + 1}" for n in range(CAMERAS))
     ]
 
 
-def _record(path: Path, seed: tuple[int, int, int], number: int, feed: Feed) -> Loaded:
+def _record(path: Path, seed: tuple[int, int, int], number: int, feed: Feed, read: Read) -> Loaded:
     """A 10-bit mosaic of a random view, 0.1 to 5 % of it clipped, and the finished picture of the unclipped view."""
-    view, _ = _view(path, seed)
+    view, _ = _view(path, seed, read)
     rng = np.random.default_rng((*seed, number))
     share = float(np.exp(rng.uniform(np.log(0.001), np.log(0.05))))
     mosaic = camera.record(view, camera.random_sensor(rng, bits=10), share, rng)
@@ -247,9 +261,9 @@ def _record(path: Path, seed: tuple[int, int, int], number: int, feed: Feed) -> 
     return Loaded(wanted, np.zeros(wanted.shape[:2], bool), bilinear(mosaic, feed), mosaic)
 
 
-def _view(path: Path, seed: tuple[int, int, int]) -> tuple[Float32, np.random.Generator]:
+def _view(path: Path, seed: tuple[int, int, int], read: Read) -> tuple[Float32, np.random.Generator]:
     """A random view of a scene, scaled to a median of 0.18, and the generator that drew it."""
     rng = np.random.default_rng(seed)
-    pixels, _ = _read(path, Transfer.LINEAR, "scene")
+    pixels, _ = _read(path, Transfer.LINEAR, "scene", read)
     view = camera.random_view(pixels, rng, width=WIDTH, height=HEIGHT)
     return np.minimum(view * np.float32(MIDDLE_GREY / max(float(np.median(view)), 1e-6)), 60000), rng

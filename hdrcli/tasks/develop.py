@@ -63,6 +63,7 @@ def develop(
     model: a name, what `hdrcli.load_model` gave, or None for the default. sensor: "canonical" (levels, white balance
     and camera matrix applied) or "native" (10-bit counts / 1020), as the weights want it. balance: white balance.
     ev, denoise, look: see `develop_mosaic`. Raises HdrError.
+    A file is decoded in this process; only commands decode in processes of their own, which damaged files may end.
     """
     ready = model_for("develop", model)
     check_settings(ready, ev, denoise, look)

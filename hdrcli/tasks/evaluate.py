@@ -109,6 +109,8 @@ def _carry(sample: Sample, plan: Plan, device: Lock, keep: Keep | None) -> Score
         return _score(sample, plan, device, keep)
     except HdrError as error:
         return Scored(sample, error=error.message, hint=error.hint)
+    except MemoryError:
+        return Scored(sample, error="there is not enough memory for this picture", hint="use fewer --jobs")
 
 
 def _score(sample: Sample, plan: Plan, device: Lock, keep: Keep | None) -> Scored:

@@ -33,6 +33,7 @@ def expand(
     source: a file, the bytes of one, an Image, or an (H, W, 3) sRGB-encoded array (integers of full range, or floats
     in [0, 1]). model: a name, what `hdrcli.load_model` gave, or None for the default.
     gamma, scaling, ev, white_nits: see `expand_image`. Raises HdrError; ReadError where the source is linear already.
+    A file is decoded in this process; only commands decode in processes of their own, which damaged files may end.
     """
     image = _as_image(source)
     return expand_image(

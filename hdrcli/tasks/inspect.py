@@ -13,8 +13,8 @@ from PIL.ExifTags import IFD, TAGS
 from hdrcli import codecs, raw
 from hdrcli.color import Float32, luminance
 from hdrcli.errors import HdrError
-from hdrcli.files import existing
 from hdrcli.image import Image, Metadata, Transfer
+from hdrcli.isolation import Decoders
 from hdrcli.rawtypes import SUFFIXES
 from hdrcli.sensor import Mosaic, clipped, parts_of_white
 
@@ -54,22 +54,30 @@ class Report:
     hint: str = ""
 
 
-def inspect(sources: Sequence[Path], workers: int = 1) -> Iterator[Report]:
+def inspect(sources: Sequence[Path], decoders: Decoders, workers: int = 1) -> Iterator[Report]:
     """Reports on files in their order, `workers` at a time; a file that cannot be read gives a report of its error."""
     with Parallel(n_jobs=workers, backend="threading") as pool:
         for first in range(0, len(sources), _GROUP):
-            yield from pool(delayed(inspect_file)(source) for source in sources[first : first + _GROUP])
+            yield from pool(delayed(inspect_file)(source, decoders) for source in sources[first : first + _GROUP])
 
 
-def inspect_file(source: Path) -> Report:
-    """Reports on one file, under the path that was given."""
+def inspect_file(source: Path, decoders: Decoders) -> Report:
+    """Reports on one file, under the path that was given; it is read and measured in a decoder process."""
     try:
-        existing(source)
-        is_raw = source.suffix.lower() in SUFFIXES
-        report = describe_mosaic(raw.read(source)) if is_raw else describe_image(codecs.read(source))
+        report = decoders.read(_described_raw if source.suffix.lower() in SUFFIXES else _described, source)
     except HdrError as error:
         report = Report(error=error.message, hint=error.hint)
+    except MemoryError:
+        report = Report(error=f"{source.name}: there is not enough memory for it", hint="give fewer files at a time")
     return replace(report, source=str(source), format=codecs.format_of(source) or source.suffix[1:].lower())
+
+
+def _described(source: Path | bytes, *, name: str) -> Report:
+    return describe_image(codecs.read(source, name=name))
+
+
+def _described_raw(source: Path | bytes, *, name: str) -> Report:
+    return describe_mosaic(raw.read(source, name=name))
 
 
 def describe_image(image: Image) -> Report:

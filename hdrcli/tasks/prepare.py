@@ -19,7 +19,6 @@ from hdrcli.files import Job
 from hdrcli.image import Image, Transfer
 from hdrcli.isolation import Decoders
 from hdrcli.sensor import Mosaic, anchor, camera_linear, parts_of_white, unpack
-from hdrcli.tasks.convert import read
 
 BLACK, WHITE = 64, 1023  # of the mosaics
 HELD_OUT = 10  # the first of so many files goes to test/
@@ -93,7 +92,7 @@ class _Preparation:
         return [Outcome(job=job, status="skipped")] if there else []
 
     def decode(self, job: Job) -> Mosaic:
-        return read(self.decoders, partial(raw.read, sensor="canonical"), job.source)
+        return self.decoders.read(partial(raw.read, sensor="canonical"), job.source)
 
     def process(self, job: Job, decoded: Mosaic, check: Check) -> tuple[Codes, Image]:
         return mosaic_and_picture(decoded, self.look)
