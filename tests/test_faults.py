@@ -414,6 +414,35 @@ def test_a_picture_too_large_for_memory_fails_alone(hdr: Any, monkeypatch: pytes
     assert sorted(path.name for path in Path("out").iterdir()) == ["a.exr", "z.exr"]
 
 
+def test_too_little_memory_of_the_gpu_is_one_files_matter(hdr: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As CUDA says it: first the tiles that share a pass become fewer, then smaller, then the file fails alone."""
+    monkeypatch.setattr("hdrcli.tasks.common.model_for", lambda task, model: known_model(task))
+    for name, size in (("a", (64, 64)), ("large", (300, 280)), ("z", (64, 64))):
+        write_picture(f"in/{name}.png", size=size)
+    codecs.write(Image(np.full((80, 80, 3), 0.5, np.float32), Transfer.SRGB), Path("in/hopeless.png"), "png")
+    command = ["expand", "in", "--json", "--tile", "150", "--batch", "4", "--precision", "fp32", "-o"]
+    assert hdr(*command, "plain").code == 0
+    real, tried = Square.forward, []
+
+    def greedy(self: Square, tile: Tensor, context: Context) -> Tensor:
+        tried.append((len(tile), *tile.shape[2:]))
+        if tile.shape[0] * tile.shape[2] * tile.shape[3] > 100 * 100 or (tile == 128 / 255).all():
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return real(self, tile, context)
+
+    monkeypatch.setattr(Square, "forward", greedy)
+    done = hdr(*command, "out", "--jobs", "1")
+    assert done.code == 1
+    assert [record["status"] for record in done.records] == ["written", "failed", "written", "written"]
+    assert "even in the smallest tiles" in done.records[1]["error"]
+    assert [record["tiles"] for record in done.records] == [1, None, 16, 1]
+    of_large = [number for number, height, width in tried if height * width > 80 * 80][:3]
+    assert of_large == [4, 2, 1], "tiles that share a pass are fewer each time before they are smaller"
+    for name in ("a", "large", "z"):
+        assert Path(f"out/{name}.exr").read_bytes() == Path(f"plain/{name}.exr").read_bytes()
+    assert not Path("out/hopeless.exr").exists()
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="batches are forked")
 def test_a_killed_batch_loses_and_redoes_nothing() -> None:
     killing.check(2)
