@@ -21,6 +21,9 @@ from time import perf_counter
 from types import TracebackType
 from typing import IO, Any, NamedTuple, Self, TypeVar
 
+if sys.platform == "linux":
+    import fcntl
+
 from hdrcli import files, limits
 from hdrcli.errors import HdrError, ReadError
 
@@ -168,10 +171,12 @@ class _Decoder:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,
-            pipesize=_PIPE,
             env=os.environ | {"OPENCV_IO_MAX_IMAGE_PIXELS": str(limits.pixels)},
             **alone,
         )
+        assert self._process.stdin and self._process.stdout
+        for pipe in (self._process.stdin, self._process.stdout):
+            _widen(pipe)
 
     @property
     def alive(self) -> bool:
@@ -271,6 +276,13 @@ def _answer(read: Callable[..., Any], arguments: Sequence[Any], settings: dict[s
         return read(*arguments, **settings)
     except (HdrError, MemoryError) as error:
         return error  # any other exception ends this process, and the file's report quotes it
+
+
+def _widen(pipe: IO[bytes]) -> None:
+    """Lets a pipe hold more, where the system has that and as long as the user's pipes hold little in all."""
+    if sys.platform == "linux":
+        with suppress(PermissionError):
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE)
 
 
 def _send(pipe: IO[bytes], value: object) -> None:

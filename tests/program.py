@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from standins import save_standin
 
-from hdrcli import cards, codecs
+from hdrcli import cards, codecs, files, remote
 from hdrcli.cli import main as entry
 from hdrcli.image import Image, Transfer
 
@@ -77,6 +77,24 @@ def hdr(monkeypatch: pytest.MonkeyPatch) -> Any:
         return Done(code, streams["stdout"].bytes(), streams["stderr"].bytes().decode())
 
     return call
+
+
+def plan(*inputs: str, out: str | None = None, recursive: bool = False) -> dict[str, str]:
+    """The targets that `files.plan` has for sources; URLs as they are identified."""
+    jobs = files.plan(
+        inputs,
+        out=out,
+        recursive=recursive,
+        suffix="_hdr",
+        extension=".exr",
+        accepts=lambda path: path.suffix.lower() in (".jpg", ".png"),
+        extensions=(".exr", ".hdr", ".jpg"),
+    )
+    return {_named(job.source): _named(job.target) for job in jobs}
+
+
+def _named(path: Path) -> str:
+    return remote.identity(path) if remote.is_remote(path) else path.as_posix()
 
 
 def write_picture(name: str, *, size: tuple[int, int] = (40, 56), clipped: bool = True) -> Path:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from program import plan
 
 from hdrcli import files
 from hdrcli.errors import HdrError, ReadError, UsageError, WriteError
@@ -26,19 +27,6 @@ def touch(*names: str) -> None:
 
 def names(folder: str = ".") -> list[str]:
     return sorted(path.name for path in Path(folder).iterdir())
-
-
-def plan(*inputs: str, out: str | None = None, recursive: bool = False) -> dict[str, str]:
-    jobs = files.plan(
-        inputs,
-        out=out,
-        recursive=recursive,
-        suffix="_hdr",
-        extension=".exr",
-        accepts=lambda path: path.suffix.lower() in (".jpg", ".png"),
-        extensions=(".exr", ".hdr", ".jpg"),
-    )
-    return {job.source.as_posix(): job.target.as_posix() for job in jobs}
 
 
 def test_output_lies_beside_its_input() -> None:

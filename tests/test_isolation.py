@@ -153,6 +153,18 @@ def echo(count: int, *, name: str) -> int:
     return count
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="pipes whose size can be set are Linux's")
+def test_narrow_pipes_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for a user who has many processes with wide ones."""
+
+    def refuse(pipe: object, *settings: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr("hdrcli.isolation.fcntl.fcntl", refuse)
+    with Decoders(Limits(seconds=20.0)) as decoders:
+        assert decoders(echo, 3, name="x") == 3
+
+
 def test_closing_ends_what_is_under_way(decoders: Decoders) -> None:
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(decoders, hang, name="x")

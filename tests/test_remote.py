@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
+from program import plan
 from standins import save_standin
 from typer.testing import CliRunner
 
@@ -73,23 +74,6 @@ def picture(seed: int) -> bytes:
     data = Path("made.png").read_bytes()
     Path("made.png").unlink()
     return data
-
-
-def plan(*inputs: str, out: str | None = None, recursive: bool = False) -> dict[str, str]:
-    jobs = files.plan(
-        inputs,
-        out=out,
-        recursive=recursive,
-        suffix="_hdr",
-        extension=".exr",
-        accepts=lambda path: path.suffix == ".png",
-        extensions=(".exr",),
-    )
-    return {remote_or_local(job.source): remote_or_local(job.target) for job in jobs}
-
-
-def remote_or_local(path: Path) -> str:
-    return remote.identity(path) if remote.is_remote(path) else path.as_posix()
 
 
 def expand(*arguments: str) -> tuple[int, list[dict[str, Any]]]:
