@@ -9,6 +9,8 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hdrcli.nets._quick import NormedConv2d
+
 
 class Residual(nn.Module):
     """x + conv(relu(conv(x))), both 3x3; with `norm`, each convolution is followed by batch normalisation."""
@@ -19,7 +21,7 @@ class Residual(nn.Module):
         self.second = conv(width, width, norm=norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = F.relu(x + self.second(F.relu(self.first(x))))
+        out: Tensor = F.relu_(self.second(F.relu_(self.first(x))).add_(x))
         return out
 
 
@@ -40,7 +42,7 @@ class UNet(nn.Module):
         self.summary = nn.Linear(summary, widths[-1]) if summary else None
 
     def forward(self, x: Tensor, summary: Tensor | None = None) -> Tensor:
-        x = F.relu(self.enter(x))
+        x = F.relu_(self.enter(x))
         skips = []
         for block, down in zip(self.encode, self.down, strict=False):
             x = block(x)
@@ -50,7 +52,7 @@ class UNet(nn.Module):
             x = x + self.summary(summary)[:, :, None, None]
         x = self.encode[-1](x)
         for block, up in zip(reversed(self.decode), reversed(self.up), strict=True):
-            x = block(skips.pop() + F.interpolate(up(x), scale_factor=2.0, mode="nearest"))
+            x = block(F.interpolate(up(x), scale_factor=2.0, mode="nearest").add_(skips.pop()))
         return x
 
 
@@ -64,4 +66,4 @@ def reach(levels: int) -> int:
 def conv(inputs: int, outputs: int, *, norm: bool) -> nn.Module:
     """A zero-padded 3x3 convolution, with batch normalisation in place of its bias if `norm`."""
     layer = nn.Conv2d(inputs, outputs, 3, padding=1, bias=not norm)
-    return nn.Sequential(layer, nn.BatchNorm2d(outputs)) if norm else layer
+    return NormedConv2d(layer, nn.BatchNorm2d(outputs)) if norm else layer

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from hdrcli.batch import Check, go_on
 from hdrcli.nets._joined import JoinedConv2d
+from hdrcli.nets._quick import asinh
 from hdrcli.nets._torch_checkpoint import import_arrays
 from hdrcli.nets._whole import Facts, Statistic, Survey, TileFacts, located, name_statistics
 from hdrcli.network import Context, NetSpec, Network, StateDict
@@ -108,7 +109,7 @@ class HdrIsp(Network):
         features = next(features for level, features in self._levels(planes, facts) if level == wanted)
         picture: Tensor = self.out[wanted]([features], facts)
         if wanted == 0 and self.skip is not None:
-            coded = torch.asinh(20 * planes) / 4
+            coded = asinh(20 * planes) / 4
             picture = picture + self.skip(F.pad(coded, (1, 1, 1, 1), mode="reflect"))
         return torch.sigmoid(picture)
 

@@ -64,17 +64,18 @@ class Lumen(Network):
         return F.pad(torch.cumsum(steps, dim=1), (1, 0))
 
     def forward(self, tile: Tensor, context: Context) -> Tensor:
-        linear = linearise(tile, context["curve"])
-        clipped = clipping(tile)
-        if not bool(clipped.any()):
-            return linear
-        return self.add_light(tile, linear, clipped, context["summary"])
+        codes = F.pixel_unshuffle(tile, 2)
+        linear = linearise(codes, context["curve"])
+        clipped = clipping(codes)
+        if bool(clipped.any()):
+            linear = self.add_light(codes, linear, clipped, context["summary"])
+        return F.pixel_shuffle(linear, 2)
 
-    def add_light(self, tile: Tensor, linear: Tensor, clipped: Tensor, summary: Tensor) -> Tensor:
-        """Raises the clipped channels; `clipped` is their share of clipping, (N, 3, H, W) in [0, 1]."""
-        seen = torch.cat([tile, torch.log2(linear + 1 / 64) / 6, clipped], dim=1)
-        bottom = self.unet(F.pixel_unshuffle(seen, 2), summary)
-        gain = F.softplus(F.pixel_shuffle(self.head(bottom), 2).float())
+    def add_light(self, codes: Tensor, linear: Tensor, clipped: Tensor, summary: Tensor) -> Tensor:
+        """Raises clipped channels of unshuffled tiles, (N, 12, H/2, W/2); `clipped` is their share of clipping."""
+        codes, linear, clipped = (x.contiguous(memory_format=torch.channels_last) for x in (codes, linear, clipped))
+        seen = torch.cat([codes, torch.log2(linear + 1 / 64) / 6, clipped], dim=1)
+        gain = F.softplus(self.head(self.unet(seen, summary)).float())
         return linear * torch.exp(clipped * gain.clamp(max=12))
 
 
@@ -105,13 +106,15 @@ def clipping(image: Tensor) -> Tensor:
 
 
 def linearise(image: Tensor, curve: Tensor) -> Tensor:
-    """Looks code values in [0, 1], (N, 3, H, W), up in (N or 1, 256) curves, with linear interpolation."""
+    """Looks code values in [0, 1], (N, C, H, W), up in (N or 1, 256) curves, with linear interpolation."""
     position = image * 255
     below = position.floor().clamp(0, 254)
-    index = below.long().flatten(1)
-    table = curve.expand(len(image), -1)
-    low, high = (torch.gather(table, 1, index + step).view_as(image) for step in (0, 1))
-    return low + (high - low) * (position - below)
+    tables = curve.expand(len(image), -1)
+    steps = F.pad(tables.diff(dim=1), (0, 1))
+    first = 256 * torch.arange(len(image), device=image.device, dtype=torch.int32)
+    index = below.int() + first[:, None, None, None]
+    low, step = (F.embedding(index, values.reshape(-1, 1)).squeeze(-1) for values in (tables, steps))
+    return torch.addcmul(low, step, position - below)
 
 
 def features(image: Tensor) -> Tensor:

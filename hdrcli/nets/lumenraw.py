@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hdrcli.nets._quick import asinh
 from hdrcli.nets._unet import UNet, reach
 from hdrcli.network import Context, NetSpec, Network
 from hdrcli.tiling import Tiling
@@ -45,13 +46,13 @@ class LumenRaw(Network):
 
     def forward(self, tile: Tensor, context: Context) -> Tensor:
         seen = torch.cat([encode(tile), noise_map(tile, context["noise"])], dim=1)
-        correction = F.pixel_shuffle(self.head(self.unet(seen)), 2).float()
-        return decode(encode(demosaic(tile)) + correction)
+        correction = self.head(self.unet(seen)).float()
+        return F.pixel_shuffle(decode(encode(demosaic(tile)) + correction), 2)
 
 
 def encode(light: Tensor) -> Tensor:
     """Linear light, negatives included, to asinh(20 x) / 4."""
-    return torch.asinh(20 * light) / 4
+    return asinh(20 * light) / 4
 
 
 def decode(code: Tensor) -> Tensor:
@@ -60,7 +61,7 @@ def decode(code: Tensor) -> Tensor:
 
 
 def demosaic(planes: Tensor) -> Tensor:
-    """Bilinear interpolation of (N, 4, h, w) planes B, Gr, R, Gb to (N, 3, 2h, 2w) RGB.
+    """Bilinear interpolation of (N, 4, h, w) planes B, Gr, R, Gb to (N, 12, h, w): unshuffled RGB.
 
     By sums, not convolutions, so that it stays exact where those are made in reduced precision.
     """
@@ -85,7 +86,7 @@ def demosaic(planes: Tensor) -> Tensor:
         (blue[here] + blue[left]) / 2,
         blue[here],
     ]
-    return F.pixel_shuffle(torch.stack([*reds, *greens, *blues], dim=1), 2)
+    return torch.stack([*reds, *greens, *blues], dim=1)
 
 
 def _shifted(rows: int, columns: int) -> tuple[slice, ...]:

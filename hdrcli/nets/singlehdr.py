@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from hdrcli.errors import UsageError, WeightsError
 from hdrcli.nets._autoencoder import REACH, Autoencoder, NearestUp, highlight_mask, published_layers
 from hdrcli.nets._joined import JoinedConv2d
+from hdrcli.nets._quick import NormedConv2d
 from hdrcli.nets._tf import double_bilinear, max_pool_same, same_pad, sobel_edges
 from hdrcli.nets._tf_checkpoint import bundle_prefix, by_name, fit, read_bundle
 from hdrcli.network import Context, NetSpec, Network, StateDict
@@ -161,9 +162,9 @@ class Bottleneck(nn.Module):
         return F.relu(self.shortcut(x) + self.expand(inner))
 
 
-def _conv_norm(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Sequential:
+def _conv_norm(inputs: int, outputs: int, kernel: int, stride: int) -> NormedConv2d:
     conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(outputs, SLIM_NORM_EPS))
+    return NormedConv2d(conv, nn.BatchNorm2d(outputs, SLIM_NORM_EPS))
 
 
 class InverseResponse(nn.Module):

@@ -277,9 +277,11 @@ def loss(network: nn.Module, batch: Batch, stage: Stage) -> Losses:
     """
     assert isinstance(network, Lumen)
     tile, light = batch["codes"], batch["light"]
-    linear = lumen.linearise(tile, batch["curve"])
+    codes = F.pixel_unshuffle(tile, 2)
+    linear = lumen.linearise(codes, batch["curve"])
     summary = torch.tanh(network.summary(network.normalise(batch["found"])))
-    output = network.add_light(tile, linear, lumen.clipping(tile), summary) * batch["gain"].view(-1, 1, 1, 1)
+    output = F.pixel_shuffle(network.add_light(codes, linear, lumen.clipping(codes), summary), 2)
+    output = output * batch["gain"].view(-1, 1, 1, 1)
     where = expand.clipped_pixels(tile)
     count = where.sum(dim=(1, 2, 3)).clamp(min=1)
     stops = expand.stops(output, light)
