@@ -1,12 +1,15 @@
 """Transfer functions, primaries, matrices and luminance: pure functions on numpy arrays, each with its standard."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
+Floats = NDArray[Any]  # float32 or float16
+Samples = NDArray[Any]  # the same, or uint8 or uint16 over their full range
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,22 @@ LUMINANCE_709 = np.array([0.2126, 0.7152, 0.0722], np.float32)  # ITU-R BT.709 l
 
 # Adapted from the Bradford cone responses (ICC.1:2022, annex E).
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
+
+
+def to_float(samples: Samples) -> Float32:
+    """Samples of any shape as float32; unsigned integers, over their full range, become numbers in [0, 1]."""
+    if samples.dtype.kind == "u":
+        return np.asarray(np.divide(samples, np.float32(np.iinfo(samples.dtype).max), dtype=np.float32))
+    return samples.astype(np.float32, copy=False)
+
+
+def store(numbers: Float32, target: Samples) -> None:
+    """Fills samples with float32 numbers, for integers from [0, 1] to their full range and rounded to nearest."""
+    if target.dtype.kind == "u":
+        full = np.float32(np.iinfo(target.dtype).max)
+        target[...] = np.rint(np.clip(numbers * full, 0, full))
+    else:
+        target[...] = numbers
 
 
 def srgb_encode(linear: Float32) -> Float32:

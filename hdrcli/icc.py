@@ -21,12 +21,14 @@ from hdrcli.color import (
     Float32,
     Float64,
     Primaries,
+    Samples,
     adaptation,
     apply_matrix,
     rgb_to_rgb,
     rgb_to_xyz,
     srgb_decode,
     srgb_encode,
+    store,
     white_xyz,
 )
 
@@ -75,17 +77,19 @@ class Profile:
         """
         return self._linear(values, [_for_samples(curve, values.dtype) for curve in self.curves])
 
-    def srgb(self, values: NDArray[Any]) -> tuple[Float32, float]:
-        """(H, W, channels) code values to sRGB-encoded BT.709 in [0, 1], and the share of pixels outside its gamut.
+    def srgb(self, values: NDArray[Any]) -> tuple[Samples, float]:
+        """(H, W, channels) code values to those of sRGB, and the share of pixels outside its gamut of colours.
+
+        Bytes become integers of 16 bits, all else float32 in [0, 1].
 
         For profiles that have curves.
         """
-        encoded = np.empty(values.shape, np.float32)
+        encoded: Samples = np.empty(values.shape, np.uint16 if values.dtype == np.uint8 else np.float32)
         curves = [_for_samples(curve, values.dtype) for curve in self.curves]
         outside = 0
         for top in range(0, len(values), _ROWS):
             light = self._linear(values[top : top + _ROWS], curves)
-            encoded[top : top + _ROWS] = srgb_encode(np.clip(light, 0, 1))
+            store(srgb_encode(np.clip(light, 0, 1)), encoded[top : top + _ROWS])
             if light.min() < -_TOLERANCE or light.max() > 1 + _TOLERANCE:
                 beyond = (light < -_TOLERANCE) | (light > 1 + _TOLERANCE)
                 outside += int(np.logical_or.reduce([beyond[..., i] for i in range(beyond.shape[-1])]).sum())
@@ -115,8 +119,8 @@ def of_primaries(description: str, primaries: Primaries, gamma: float | None = N
     return Profile(description, "RGB", (curve,) * 3, rgb_to_rgb(primaries, BT709))
 
 
-def through_tables(profile: Profile, values: NDArray[np.uint8]) -> Float32:
-    """(H, W) grey, (H, W, 3) RGB or (H, W, 4) CMYK bytes to sRGB-encoded BT.709, by LittleCMS.
+def through_tables(profile: Profile, values: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(H, W) grey, (H, W, 3) RGB or (H, W, 4) CMYK bytes to sRGB code values, by LittleCMS.
 
     Relative colorimetric with black-point compensation, 8 bits per channel. ProfileError where LittleCMS refuses.
     """
@@ -133,7 +137,7 @@ def through_tables(profile: Profile, values: NDArray[np.uint8]) -> Float32:
         )
     except (ImageCms.PyCMSError, OSError) as error:
         raise ProfileError(str(error)) from error
-    return np.asarray(np.divide(np.asarray(converted), np.float32(255), dtype=np.float32))
+    return np.asarray(converted)
 
 
 @lru_cache(maxsize=1)

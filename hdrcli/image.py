@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Protocol
 
 import numpy as np
 
-from hdrcli.color import BT709, Float32, Primaries, srgb_decode, srgb_encode
+from hdrcli.color import BT709, Float32, Floats, Primaries, Samples, srgb_decode, srgb_encode, to_float
 from hdrcli.errors import WrongStateError
 
 
@@ -14,6 +15,10 @@ class Transfer(StrEnum):
 
     LINEAR = "linear"  # proportional to light, [0, inf)
     SRGB = "srgb"  # IEC 61966-2-1 code values, [0, 1]
+
+
+_FLOATS = (np.float32, np.float16)
+_KINDS = {Transfer.LINEAR: _FLOATS, Transfer.SRGB: (*_FLOATS, np.uint8, np.uint16)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,44 +35,60 @@ class Metadata:
     extra: dict[str, str] = field(default_factory=dict)  # provenance to be written: model, weights, gamma, version
 
 
+class Planes(Protocol):
+    """A (C, H, W) picture of which windows are taken as floats: an array, or what makes them when asked for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, window: tuple[slice, slice, slice], /) -> Floats: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Image:
     """An RGB picture.
 
-    pixels: (H, W, 3) float32 RGB, rotation already applied.
+    samples: (H, W, 3) RGB, rotation already applied, as narrow as they came: float32 or float16 numbers or, of code
+    values, unsigned integers of 8 or 16 bits over their full range.
     transfer: what the numbers mean; see `Transfer`.
     primaries: the RGB primaries, BT.709 unless said.
     white: luminance in cd/m2 of linear 1.0, or None when the scale is relative.
     """
 
-    pixels: Float32
+    samples: Samples
     transfer: Transfer
     primaries: Primaries = BT709
     white: float | None = None
     meta: Metadata = field(default_factory=Metadata)
 
     def __post_init__(self) -> None:
-        if self.pixels.ndim != 3 or self.pixels.shape[2] != 3 or self.pixels.dtype != np.float32:
+        shape, kind = self.samples.shape, self.samples.dtype
+        if len(shape) != 3 or shape[2] != 3 or kind not in _KINDS[self.transfer]:
             raise WrongStateError(
-                f"an Image holds (H, W, 3) float32 pixels, not {self.pixels.shape} {self.pixels.dtype}",
-                hint="convert the array before making an Image of it",
+                f"an Image of {self.transfer} pixels does not hold {shape} {kind}",
+                hint="give (H, W, 3) float32, float16 or, of code values, uint8 or uint16",
             )
 
     @property
+    def pixels(self) -> Float32:
+        """The numbers of the whole picture, (H, W, 3) float32, code values in [0, 1]."""
+        return to_float(self.samples)
+
+    @property
     def height(self) -> int:
-        return int(self.pixels.shape[0])
+        return int(self.samples.shape[0])
 
     @property
     def width(self) -> int:
-        return int(self.pixels.shape[1])
+        return int(self.samples.shape[1])
 
     def to(self, transfer: Transfer) -> "Image":
         """The same picture with its numbers in another transfer; sRGB clips light to [0, 1] first."""
         if transfer == self.transfer:
             return self
         if transfer == Transfer.LINEAR:
-            return replace(self, pixels=srgb_decode(self.pixels), transfer=transfer)
-        return replace(self, pixels=srgb_encode(np.clip(self.pixels, 0, 1)), transfer=transfer)
+            return replace(self, samples=srgb_decode(self.pixels), transfer=transfer)
+        return replace(self, samples=srgb_encode(np.clip(self.pixels, 0, 1)), transfer=transfer)
 
     def require(self, transfer: Transfer, who: str) -> Float32:
         """The pixels, if they are in `transfer`; otherwise WrongStateError naming the caller."""

@@ -2,26 +2,28 @@
 
 import math
 import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from hdrcli import memory
 from hdrcli.batch import Check, go_on
-from hdrcli.color import Float32
+from hdrcli.color import Floats
 from hdrcli.errors import HdrError, OutOfMemoryError, UsageError
-from hdrcli.network import Context, Network
+from hdrcli.image import Planes
+from hdrcli.network import Network
 from hdrcli.probe import DTYPES, best, reduced
-from hdrcli.tiling import Tiling, crop, pad, round_up, run_tiled, spans
+from hdrcli.tiling import Padded, Tiling, run_tiled, spans
 
 SMALLEST_TILE = 64
 SHARE_OF_FREE = 0.6  # of the memory that is free
-MOST_FOR_TILES = 2 << 30  # bytes; what larger tiles would save in halos is not worth it
+MOST_FOR_TILES = 1 << 30  # bytes; what larger tiles would save in halos is not worth it
 
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch takes large pages: new tensors cost a fifth of the time
 
@@ -58,9 +60,9 @@ class Chosen(NamedTuple):
 
 
 class Result(NamedTuple):
-    """pixels: (H, W, 3) float32, meaning what the network's spec says it gives; how it was made, for reports."""
+    """pixels: (H, W, 3), meaning what the network's spec says it gives; how it was made, for reports."""
 
-    pixels: Float32
+    pixels: Floats
     device: str
     precision: str
     tiles: int
@@ -76,7 +78,7 @@ def describe(compute: Compute, network: Network | None = None) -> Chosen:
     device, reason = _device(compute)
     if network is None:
         return Chosen(device, compute.precision, reason)
-    verdict = best(settled(network, device), device)
+    verdict = best(settled(network, device).core, device)
     if compute.precision != "auto":
         return Chosen(device, compute.precision, reason, verdict.bytes)
     return Chosen(device, verdict.precision, f"{reason}; {verdict}", verdict.bytes)
@@ -100,43 +102,40 @@ def _device(compute: Compute) -> tuple[torch.device, str]:
     return device, "asked for"
 
 
-def run(network: Network, planes: Float32, compute: Compute, check: Check = go_on) -> Result:
+def run(network: Network, planes: Planes, compute: Compute, check: Check = go_on, *, half: bool = False) -> Result:
     """Runs all three stages of `network` on a picture of any size.
 
-    planes: (C, H, W) float32 in the network's input domain. The picture is extended to a size that the network takes,
-    cut into tiles where it is larger than one, and cut back to H and W times the network's scale. When memory runs
-    out the whole picture is started over with smaller batches, then smaller tiles. `check` is called before each tile;
-    what it raises ends the run. Raises OutOfMemoryError, and HdrError where the network gives numbers that are not
-    finite.
+    planes: (C, H, W) floats in the network's input domain, as an array or as what makes windows of one. The picture is
+    extended to a size that the network takes, cut into tiles where it is larger than one, and cut back to H and W times
+    the network's scale. When memory runs out the whole picture is started over with smaller batches, then smaller
+    tiles. `check` is called before each tile; what it raises ends the run. half: the result is kept in 16 bits, where
+    numbers beyond 65504 become infinite, instead of 32. Raises OutOfMemoryError, and HdrError where the network gives
+    numbers that are not finite.
     """
     device, precision, _, bytes_of_pixel = describe(compute, network)
+    picture = Padded(planes, network.tiling, device)
+    height, width = planes.shape[1:]
+    scale = network.tiling.scale
+    output = torch.empty(height * scale, width * scale, 3, dtype=torch.float16 if half else torch.float32)
     batch = compute.batch
     budget = compute.memory or int(SHARE_OF_FREE * memory.free(device))
-    height, width = _padded(planes.shape[1:], network.tiling)
-    budget -= int(4 * height * width * (network.planes + max(3 * network.tiling.scale**2, network.surveyed)))
-    tile = compute.tile or _largest_tile(height, width, network.tiling, bytes_of_pixel * batch, budget)
-    fits = height * width * bytes_of_pixel <= budget
+    budget -= output.nbytes + int(4 * math.prod(picture.shape[2:]) * network.surveyed)
+    most = budget if network.surveyed else min(budget, MOST_FOR_TILES)  # one that is surveyed is best left whole
+    tile = compute.tile or _largest_tile(*picture.shape[2:], network.tiling, bytes_of_pixel * batch, most)
     while True:
         try:
-            output, tiles = _run_once(network, planes, device, precision, tile, batch, fits, check)
+            tiles = _run_once(network, picture, output, partial(reduced, device, precision), tile, batch, check)
             break
         except (RuntimeError, MemoryError) as error:
             if not is_for_memory(error):
                 raise
-            tile, batch = _smaller(tile, batch, max(planes.shape[1:]))
-            fits = False
+            tile, batch = _smaller(tile, batch, max(height, width))
+        except _NotFiniteError as error:
+            hint = "use --precision fp32" if precision != "fp32" else "hdr models verify checks the weights"
+            raise HdrError("the network gave numbers that are not finite", hint=hint) from error
         if device.type == "cuda":
             torch.cuda.empty_cache()
-    if not np.isfinite(output).all():
-        hint = "use --precision fp32" if precision != "fp32" else "hdr models verify checks the weights"
-        raise HdrError("the network gave numbers that are not finite", hint=hint)
-    return Result(output, str(device), precision, tiles)
-
-
-def _padded(size: tuple[int, ...], tiling: Tiling) -> tuple[int, int]:
-    """What `pad` makes of a picture's height and width."""
-    height, width = (round_up(max(side + 2 * tiling.border, tiling.minimum), tiling.multiple_of) for side in size)
-    return height, width
+    return Result(output.numpy(), str(device), precision, tiles)
 
 
 def _largest_tile(height: int, width: int, tiling: Tiling, bytes_of_pixel: float, budget: int) -> int:
@@ -144,7 +143,7 @@ def _largest_tile(height: int, width: int, tiling: Tiling, bytes_of_pixel: float
     for parts in count(1):
         tile = max(-(-max(height, width) // parts), SMALLEST_TILE)
         rows, columns = (spans(length, tile, tiling)[0].window.stop for length in (height, width))
-        if tile == SMALLEST_TILE or rows * columns * bytes_of_pixel <= min(budget, MOST_FOR_TILES):
+        if tile == SMALLEST_TILE or rows * columns * bytes_of_pixel <= budget:
             return tile
     raise AssertionError("tiles end at the smallest")
 
@@ -152,58 +151,51 @@ def _largest_tile(height: int, width: int, tiling: Tiling, bytes_of_pixel: float
 @torch.inference_mode()
 def _run_once(
     network: Network,
-    planes: Float32,
-    device: torch.device,
-    precision: str,
+    picture: Padded,
+    output: Tensor,
+    reduced: Callable[[], AbstractContextManager[None]],
     tile: int,
     batch: int,
-    fits: bool,
     check: Check,
-) -> tuple[Float32, int]:
-    tiling = network.tiling
-    image = pad(_uploaded(planes, device), tiling)
-    windows = math.prod(len(spans(image.shape[axis], tile, tiling)) for axis in (2, 3))
+) -> int:
+    """Fills `output`, (H, W, 3), and returns the number of tiles; `forward` runs inside of `reduced`."""
+    _, _, height, width = picture.shape
+    windows = math.prod(len(spans(side, tile, network.tiling)) for side in (height, width))
     if windows == 1:
         check()
-        finished = network.whole(image, partial(reduced, device, precision))
-    else:
-        context = network.prepare(image) if fits else network.survey(image, tile, check)
-        finished = _in_tiles(network, image, context, device, precision, tile, batch, check)
-    picture = crop(finished, tiling, *planes.shape[1:])[0].permute(1, 2, 0)
-    return picture.contiguous().cpu().numpy(), windows
-
-
-def _uploaded(planes: Float32, device: torch.device) -> Tensor:
-    """(1, C, H, W) on the device; to a GPU by pinned memory, which it reads while other things are done."""
-    image = torch.from_numpy(np.ascontiguousarray(planes))[None]
-    return image.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else image.to(device)
-
-
-def _in_tiles(
-    network: Network,
-    image: Tensor,
-    context: Context,
-    device: torch.device,
-    precision: str,
-    tile: int,
-    batch: int,
-    check: Check,
-) -> Tensor:
-    """The last two stages, the first of them in tiles and in reduced precision."""
-    scale = network.tiling.scale
-    output = torch.empty(
-        (1, 3, image.shape[2] * scale, image.shape[3] * scale), device=device, memory_format=torch.channels_last
-    )
+        whole = (slice(0, height * network.tiling.scale), slice(0, width * network.tiling.scale))
+        _keep(output, network.whole(picture[:, :, :height, :width], reduced)[0], whole, network.tiling)
+        return 1
+    context = network.survey(picture, tile, check)
 
     def forward(tiles: Tensor) -> Tensor:
         check()
-        with reduced(device, precision):
+        with reduced():
             values: Tensor = network(tiles, context)
-        return values
+        return network.finish(values.float(), context)
 
-    for (row, column), values in run_tiled(network.located(image), forward, network.tiling, tile=tile, batch=batch):
-        output[0, :, row, column] = values
-    return network.finish(output, image, context)
+    for place, values in run_tiled(network.located(picture), forward, network.tiling, tile=tile, batch=batch):
+        _keep(output, values, place, network.tiling)
+    return windows
+
+
+class _NotFiniteError(Exception):
+    """The network gave infinities, or what is no number."""
+
+
+def _keep(output: Tensor, values: Tensor, place: tuple[slice, slice], tiling: Tiling) -> None:
+    """Writes (3, h, w) values that lie at `place` in the padded output into the (H, W, 3) one without padding."""
+    if not bool(values.isfinite().all()):
+        raise _NotFiniteError
+    border = tiling.border * tiling.scale
+    starts = [max(border - span.start, 0) for span in place]  # of what lies in the picture
+    rows, columns = (
+        slice(start, max(min(span.stop - span.start, border + side - span.start), start))
+        for start, span, side in zip(starts, place, output.shape[:2], strict=True)
+    )
+    top, left = (start + span.start - border for start, span in zip(starts, place, strict=True))
+    own = values[:, rows, columns].permute(1, 2, 0)
+    output[top : top + own.shape[0], left : left + own.shape[1]] = own
 
 
 def _smaller(tile: int, batch: int, side: int) -> tuple[int, int]:

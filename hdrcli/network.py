@@ -9,7 +9,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from hdrcli.batch import Check, go_on
-from hdrcli.tiling import Tiling
+from hdrcli.tiling import Tiling, Windows
 
 Context = Mapping[str, Tensor]
 """What `prepare` found out about one whole picture; every tensor has a batch axis of 1 and holds for all its tiles."""
@@ -29,18 +29,18 @@ class Network(nn.Module):
     planes = 3  # of the input
     surveyed = 0.0  # values for each pixel of the input that `survey` holds beside it
 
-    def prepare(self, image: Tensor) -> Context:
-        """Looks at the whole (1, C, H, W) picture once: response curve, statistics, noise level."""
+    def prepare(self, image: Windows) -> Context:
+        """Looks at the whole (1, C, H, W) picture once, by its windows: response curve, statistics, noise level."""
         return {}
 
-    def survey(self, image: Tensor, tile: int, check: Check = go_on) -> Context:
-        """What `prepare` finds, for a picture that is too large for it, by tiles that memory allows.
+    def survey(self, image: Windows, tile: int, check: Check = go_on) -> Context:
+        """What `prepare` finds, for a picture that it cannot look at by windows and that is too large to be one.
 
         tile: side of the tiles that `forward` would get, without their halo. check: called before each tile.
         """
         return self.prepare(image)
 
-    def located(self, image: Tensor) -> Tensor:
+    def located(self, image: Windows) -> Windows:
         """What tiles are cut from: the picture, with planes added where the network must know a pixel's place."""
         return image
 
@@ -48,9 +48,14 @@ class Network(nn.Module):
         """Pure and local: tiles (N, C, h, w) of the picture that `context` was prepared from."""
         raise NotImplementedError
 
-    def finish(self, output: Tensor, image: Tensor, context: Context) -> Tensor:
-        """Looks at the whole output once: per-picture scale."""
+    def finish(self, output: Tensor, context: Context) -> Tensor:
+        """What becomes of the output of a tile, in single precision: of each pixel by itself."""
         return output
+
+    @property
+    def core(self) -> "Network":
+        """The network whose speed and accuracy are those of this one."""
+        return self
 
     def whole(self, image: Tensor, reduced: Callable[[], AbstractContextManager[None]] = nullcontext) -> Tensor:
         """All three stages on a picture in one piece, (1, C, H, W) of a size the network takes.
@@ -60,7 +65,7 @@ class Network(nn.Module):
         context = self.prepare(image)
         with reduced():
             output = self(image, context)
-        return self.finish(output.to(image.dtype), image, context)
+        return self.finish(output.to(image.dtype), context)
 
 
 class Wrapped(Network):
@@ -68,20 +73,28 @@ class Wrapped(Network):
 
     def __init__(self, network: Network) -> None:
         super().__init__()
-        self.network, self.tiling, self.planes = network, network.tiling, network.planes
+        self.network, self.tiling = network, network.tiling
+        self.planes, self.surveyed = network.planes, network.surveyed
 
-    def prepare(self, image: Tensor) -> Context:
+    @property
+    def core(self) -> Network:
+        return self.network.core
+
+    def prepare(self, image: Windows) -> Context:
         return self.network.prepare(image)
 
-    def located(self, image: Tensor) -> Tensor:
+    def survey(self, image: Windows, tile: int, check: Check = go_on) -> Context:
+        return self.network.survey(image, tile, check)
+
+    def located(self, image: Windows) -> Windows:
         return self.network.located(image)
 
     def forward(self, tile: Tensor, context: Context) -> Tensor:
         values: Tensor = self.network(tile, context)
         return values
 
-    def finish(self, output: Tensor, image: Tensor, context: Context) -> Tensor:
-        return self.network.finish(output, image, context)
+    def finish(self, output: Tensor, context: Context) -> Tensor:
+        return self.network.finish(output, context)
 
 
 Importer = Callable[[Sequence[Path], Mapping[str, Any]], StateDict]

@@ -22,7 +22,7 @@ from hdrcli.files import content
 from hdrcli.image import Metadata
 from hdrcli.libraw import RECOPY, opened
 from hdrcli.rawtypes import SUFFIXES
-from hdrcli.sensor import Mosaic, align, clip_levels, from_xyz, grey_world, surface_balance
+from hdrcli.sensor import Counts, Mosaic, align, clip_levels, from_xyz, grey_world, surface_balance
 
 __all__ = ["SUFFIXES", "TYPICAL_MATRIX", "Balance", "Feed", "read"]
 
@@ -91,7 +91,7 @@ class _Frame(NamedTuple):
     white: the declared white level. crop: of the picture, as for a Mosaic. aspect: width of a pixel over its height.
     """
 
-    counts: Float32
+    counts: Counts
     pattern: str
     black: Float32
     white: float
@@ -168,7 +168,7 @@ def _recorded(raw: rawpy.RawPy, pattern: str) -> _Frame:
     assert raw.raw_pattern is not None
     colours = _at_origin(raw.raw_pattern, sizes)
     return _Frame(
-        counts=raw.raw_image_visible.astype(np.float32),
+        counts=raw.raw_image_visible.copy(),
         pattern=pattern,
         black=np.array(raw.black_level_per_channel, np.float32)[colours],
         white=float(raw.white_level),
@@ -300,7 +300,7 @@ def _without_missing_rows(frame: _Frame, label: str, notes: list[str]) -> _Frame
     return frame._replace(counts=counts[: height - missing], crop=crop)
 
 
-def _rows_at_end(counts: Float32, fill: np.float32) -> int:
+def _rows_at_end(counts: Counts, fill: float) -> int:
     """How many rows at the end of (H, W) counts are nothing but `fill`."""
     other = np.flatnonzero((counts != fill).any(axis=1))
     return len(counts) - 1 - int(other[-1]) if len(other) else len(counts)

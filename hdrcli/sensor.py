@@ -8,18 +8,23 @@ A packed mosaic has the four planes B, Gr, R, Gb, in that order, of the 2x2 bloc
 which is how raw_to_tonemappedHDR packs (its code calls the green of the red row Gb, and the other one Gr).
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hdrcli.color import BT709, Float32, Float64, luminance, rgb_to_xyz
-from hdrcli.image import Metadata
+from hdrcli.color import BT709, LUMINANCE_709, Float32, Float64, Floats, rgb_to_xyz
+from hdrcli.image import Metadata, Planes
+
+Counts = NDArray[Any]  # uint16 or float32
 
 _PLACES = ((1, 1), (0, 1), (0, 0), (1, 0))  # (row, column) in the 2x2 block of each plane
 
 MIDDLE_GREY = 0.18
+_ROWS = 64  # of packed pixels that are worked on at a time, to stay within the processor's cache
 _DARKEST = 1e-4  # floor of the luminance in the anchor's logarithm, in parts of the white level
 _CLIPPED = 0.985  # share of the clipping level from which a channel counts as clipped
 
@@ -42,7 +47,7 @@ _TURNS = {
 class Mosaic:
     """What a sensor recorded, phase-shifted so that R is at (0, 0) and both sides are even.
 
-    counts: (H, W) float32 sensor counts, not rotated.
+    counts: (H, W) sensor counts, not rotated.
     black: (2, 2) black level by position in the block. white: the count that stands for 1.0.
     balance: white-balance multipliers of R, G, B with G = 1.
     matrix: 3x3, white-balanced camera RGB to linear BT.709; its rows sum to 1, so white stays white.
@@ -52,7 +57,7 @@ class Mosaic:
     pixel_aspect: width of a pixel over its height, still to be applied.
     """
 
-    counts: Float32
+    counts: Counts
     black: Float32
     white: float
     balance: Float64
@@ -65,7 +70,7 @@ class Mosaic:
     pixel_aspect: float = 1.0
 
 
-def pack(mosaic: Float32) -> Float32:
+def pack(mosaic: Counts) -> Counts:
     """(H, W) mosaic with R at (0, 0) to (4, H/2, W/2) planes B, Gr, R, Gb."""
     return np.ascontiguousarray(np.stack([mosaic[row::2, column::2] for row, column in _PLACES]))
 
@@ -95,64 +100,102 @@ def canonical(mosaic: Mosaic, ev: float = 0.0) -> Float32:
     the two greens is kept), clipped highlights drawn to neutral, everything scaled by the anchor of the whole picture
     and by 2^ev. Returns (4, h, w) float32 planes B, Gr, R, Gb; values may be negative (noise) and above 1.
     """
-    planes = camera_linear(mosaic)
-    gain = np.float32(anchor(planes) * 2.0**ev)
-    return planes * gain
+    gain = anchor(Packed(mosaic, camera_linear)) * 2.0**ev
+    return camera_linear(mosaic) * np.float32(gain)
 
 
 def camera_linear(mosaic: Mosaic) -> Float32:
     """`canonical` before the anchor: (4, h, w) in parts of the sensor's white level."""
-    levels = parts_of_white(mosaic)
-    blue, gr, red, gb = levels
-    green, difference = (gr + gb) / 2, gr - gb
+    blue, gr, red, gb = levels = parts_of_white(mosaic)
     clipped_blue, clipped_gr, clipped_red, clipped_gb = clipped(levels, mosaic)
-    clip = [clipped_red, np.maximum(clipped_gr, clipped_gb), clipped_blue]
-    red, blue = red * np.float32(mosaic.balance[0]), blue * np.float32(mosaic.balance[2])
-    green = np.where(clip[1] > 0, np.maximum(green, green + clip[1] * ((red + blue) / 2 - green)), green)
-    difference = difference * (1 - clip[1])
-    all_clipped = np.minimum.reduce(clip)
-    rgb = np.stack([red, green, blue])
-    rgb += all_clipped * (rgb.max(axis=0) - rgb)
+    rgb = np.stack([red * np.float32(mosaic.balance[0]), (gr + gb) / 2, blue * np.float32(mosaic.balance[2])])
+    difference = gr - gb
+    clipped_green = np.maximum(clipped_gr, clipped_gb)
+    if clipped_green.any():
+        red, green, blue = rgb
+        np.maximum(green, green + clipped_green * ((red + blue) / 2 - green), out=green, where=clipped_green > 0)
+        difference *= 1 - clipped_green
+        all_clipped = np.minimum.reduce([clipped_red, clipped_green, clipped_blue])
+        rgb += all_clipped * (rgb.max(axis=0) - rgb)
     red, green, blue = np.tensordot(mosaic.matrix.astype(np.float32), rgb, axes=1)
-    return np.stack([blue, green + difference / 2, red, green - difference / 2]).astype(np.float32)
+    difference /= 2
+    return np.stack([blue, green + difference, red, green - difference])
 
 
-def anchor(planes: Float32) -> float:
+class Packed:
+    """The (4, h, w) planes that a function such as `camera_linear` makes of a mosaic, made window by window."""
+
+    def __init__(self, mosaic: Mosaic, planes_of: Callable[[Mosaic], Float32]) -> None:
+        self._mosaic, self._planes_of = mosaic, planes_of
+        height, width = mosaic.counts.shape
+        self.shape = (4, height // 2, width // 2)
+
+    def __getitem__(self, window: tuple[slice, slice, slice]) -> Float32:
+        planes, rows, columns = window
+        counts = self._mosaic.counts[2 * rows.start : 2 * rows.stop, 2 * columns.start : 2 * columns.stop]
+        return self._planes_of(replace(self._mosaic, counts=counts))[planes]
+
+
+def anchor(planes: Planes) -> float:
     """The gain that puts the geometric mean luminance of (4, h, w) linear planes at 0.18.
 
     Luminance is box-averaged over 8x8 sensor pixels first, so that noise does not pull the logarithm down.
     """
-    blue, gr, red, gb = planes
-    light = luminance(np.stack([red, (gr + gb) / 2, blue], axis=-1))
-    height, width = light.shape
+    height, width = planes.shape[1:]
+    light = np.empty((height, width), np.float32)
+    for top in range(0, height, _ROWS):
+        band = slice(top, min(top + _ROWS, height))
+        blue, gr, red, gb = planes[:4, band, 0:width]
+        light[band] = sum(
+            weight * plane for weight, plane in zip(LUMINANCE_709, (red, (gr + gb) / 2, blue), strict=True)
+        )
     small = cv2.resize(light, (max(width // 4, 1), max(height // 4, 1)), interpolation=cv2.INTER_AREA)
     return float(MIDDLE_GREY / np.exp(np.mean(np.log(np.maximum(small, _DARKEST)))))
 
 
 def parts_of_white(mosaic: Mosaic) -> Float32:
     """(4, h, w) planes with the black level at 0 and the white level at 1, as the sensor saw them."""
-    black = _by_plane(mosaic.black)
-    return (pack(mosaic.counts) - black) / (np.float32(mosaic.white) - black)
+    return np.stack([_part_of_white(mosaic, place) for place in _PLACES])
 
 
 def clipped(levels: Float32, mosaic: Mosaic) -> Float32:
     """How far each of `parts_of_white` is clipped: 0 below, 1 from the clipping level on, a short ramp between."""
-    limit = np.full((2, 2), mosaic.white, np.float32) if mosaic.clip is None else mosaic.clip
-    black = _by_plane(mosaic.black)
-    share = levels * ((np.float32(mosaic.white) - black) / (_by_plane(limit) - black))
-    weight: Float32 = np.clip((share - np.float32(0.96)) / np.float32(_CLIPPED - 0.96), 0, 1)
-    return weight
+    return np.stack([_clipped(level, mosaic, place) for level, place in zip(levels, _PLACES, strict=True)])
 
 
-def _by_plane(block: Float32) -> Float32:
-    """(2, 2) values by position in the block to (4, 1, 1) values by plane."""
-    return np.array([block[place] for place in _PLACES], np.float32)[:, None, None]
+def _part_of_white(mosaic: Mosaic, place: tuple[int, int]) -> Float32:
+    row, column = place
+    part = mosaic.counts[row::2, column::2].astype(np.float32)
+    part -= mosaic.black[place]
+    part /= np.float32(mosaic.white) - mosaic.black[place]
+    return part
+
+
+def _clipped(level: Float32, mosaic: Mosaic, place: tuple[int, int]) -> Float32:
+    white, black = np.float32(mosaic.white), mosaic.black[place]
+    limit = white if mosaic.clip is None else mosaic.clip[place]
+    share: Float32 = level * ((white - black) / (limit - black))
+    share -= np.float32(0.96)
+    share /= np.float32(_CLIPPED - 0.96)
+    np.clip(share, 0, 1, out=share)
+    return share
+
+
+def _shrunk(mosaic: Mosaic, width: int, height: int) -> Float32:
+    """(4, height, width): red, green, blue in parts of white and how far the worst of them is clipped, averaged."""
+    small, worst = [], np.zeros((1, 1), np.float32)
+    for place in _PLACES:
+        level = _part_of_white(mosaic, place)
+        worst = np.maximum(worst, _clipped(level, mosaic, place))
+        small.append(cv2.resize(level, (width, height), interpolation=cv2.INTER_AREA))
+    blue, gr, red, gb = small
+    return np.stack([red, (gr + gb) / 2, blue, cv2.resize(worst, (width, height), interpolation=cv2.INTER_AREA)])
 
 
 # ------------------------------------------------------------------------------------------ geometry
 
 
-def align(counts: Float32, pattern: str, crop: tuple[int, int, int, int]) -> tuple[Float32, tuple[int, int, int, int]]:
+def align(counts: Counts, pattern: str, crop: tuple[int, int, int, int]) -> tuple[Counts, tuple[int, int, int, int]]:
     """Brings any of the four Bayer phases and odd sides to R at (0, 0) and even sides, by reflection.
 
     counts: (H, W). pattern: colours of its top-left 2x2 block, row by row. crop: of the picture, moved along.
@@ -160,26 +203,28 @@ def align(counts: Float32, pattern: str, crop: tuple[int, int, int, int]) -> tup
     """
     top, left = divmod(pattern.index("R"), 2)
     height, width = counts.shape
-    padded = np.pad(counts, ((top, (height + top) % 2), (left, (width + left) % 2)), mode="reflect")
+    added = ((top, (height + top) % 2), (left, (width + left) % 2))
+    padded = np.pad(counts, added, mode="reflect") if np.any(added) else counts
     return padded, (crop[0] + top, crop[1] + left, crop[2], crop[3])
 
 
-def upright(picture: Float32, mosaic: Mosaic) -> Float32:
-    """Cuts the picture out of a developed (2h, 2w, 3) frame, makes its pixels square and turns it upright."""
+def upright(picture: Floats, mosaic: Mosaic) -> Floats:
+    """Cuts the picture out of a developed (2h, 2w, 3) frame, makes its pixels square and turns it upright; a view."""
     top, left, height, width = mosaic.crop
     framed = picture[top : top + height, left : left + width]
     if mosaic.pixel_aspect != 1:
         stretched = round(width * max(mosaic.pixel_aspect, 1)), round(height / min(mosaic.pixel_aspect, 1))
-        framed = np.asarray(cv2.resize(framed, stretched, interpolation=cv2.INTER_LINEAR), np.float32)
+        single = framed.astype(np.float32, copy=False)
+        framed = np.asarray(cv2.resize(single, stretched, interpolation=cv2.INTER_LINEAR), np.float32)
     exchange, reverse_rows, reverse_columns = _TURNS[mosaic.orientation]
     turned = framed.swapaxes(0, 1) if exchange else framed
-    return np.ascontiguousarray(turned[:: -1 if reverse_rows else 1, :: -1 if reverse_columns else 1])
+    return turned[:: -1 if reverse_rows else 1, :: -1 if reverse_columns else 1]
 
 
 # ------------------------------------------------------------------------------------------ levels and colour
 
 
-def clip_levels(counts: Float32, black: Float32, white: float) -> Float32:
+def clip_levels(counts: Counts, black: Float32, white: float) -> Float32:
     """The (2, 2) count at which each position of the block clips, `white` where the picture does not show another.
 
     A clipped channel ends in a peak: at least one pixel in 20,000, six times as dense as the levels below it, with
@@ -215,13 +260,8 @@ def grey_world(mosaic: Mosaic) -> Float64 | None:
     within half a stop of their centre, so that one large coloured surface does not decide alone. None where nothing
     can be judged.
     """
-    levels = parts_of_white(mosaic)
-    blue, gr, red, gb = levels
-    worst = clipped(levels, mosaic).max(axis=0)
-    size = max(red.shape[1] // 4, 1), max(red.shape[0] // 4, 1)
-    red, green, blue, worst = (
-        cv2.resize(plane, size, interpolation=cv2.INTER_AREA) for plane in (red, (gr + gb) / 2, blue, worst)
-    )
+    height, width = mosaic.counts.shape
+    red, green, blue, worst = _shrunk(mosaic, max(width // 8, 1), max(height // 8, 1))
     usable = (worst == 0) & (np.minimum(np.minimum(red, green), blue) > 0.003)
     if usable.sum() < 16:
         return None
@@ -241,14 +281,11 @@ def surface_balance(mosaic: Mosaic) -> Float64 | None:
     Such a surface, a wall or the table under a chart in lamp light, has one colour over 45 % or more of the picture: it
     is the mean of what lies within 0.12 stops of it, and the balance of `mosaic` leaves it warm by 0.2 to 0.45 stops.
     """
-    levels = parts_of_white(mosaic)
-    blue, gr, red, gb = levels
-    scale = 64 / max(red.shape)
-    size = max(round(red.shape[1] * scale), 1), max(round(red.shape[0] * scale), 1)
-    planes = (red * mosaic.balance[0], (gr + gb) / 2, blue * mosaic.balance[2], clipped(levels, mosaic).max(axis=0))
-    red, green, blue, worst = (
-        cv2.resize(np.asarray(plane, np.float32), size, interpolation=cv2.INTER_AREA) for plane in planes
-    )
+    height, width = (side // 2 for side in mosaic.counts.shape)
+    scale = 64 / max(height, width)
+    red, green, blue, worst = _shrunk(mosaic, max(round(width * scale), 1), max(round(height * scale), 1))
+    red *= np.float32(mosaic.balance[0])
+    blue *= np.float32(mosaic.balance[2])
     usable = (worst == 0) & (np.minimum(np.minimum(red, green), blue) > 0.003)
     if not usable.any():
         return None

@@ -10,14 +10,17 @@ A window that would reach over the picture's edge is shifted inwards instead of 
 the same shape and windows can share one forward pass; the network's own padding then happens at the true edge only.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from hdrcli.image import Planes
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,36 @@ class Tiling:
     tile: int = 1024
     minimum: int = 1
     border: int = 0
+
+
+class Windows(Protocol):
+    """A (N, C, H, W) picture of which windows are taken: a tensor, or what makes them when they are asked for."""
+
+    @property
+    def shape(self) -> Sequence[int]: ...
+
+    def __getitem__(self, window: tuple[slice, slice, slice, slice], /) -> Tensor: ...
+
+
+class Padded:
+    """What `pad` makes of stored planes, as (1, C, H, W) windows in single precision on `device`."""
+
+    def __init__(self, planes: Planes, tiling: Tiling, device: torch.device) -> None:
+        self._planes, self._device = planes, device
+        self._rows, self._columns = (_mirrored(length, tiling) for length in planes.shape[1:])
+        self.shape = (1, planes.shape[0], len(self._rows), len(self._columns))
+
+    def __getitem__(self, window: tuple[slice, slice, slice, slice]) -> Tensor:
+        rows, columns = self._rows[window[2]], self._columns[window[3]]
+        first_row, first_column = rows.min(), columns.min()
+        stored = self._planes[window[1], first_row : rows.max() + 1, first_column : columns.max() + 1]
+        numbers = torch.from_numpy(stored).float()[None]
+        for axis, index in ((2, rows - first_row), (3, columns - first_column)):
+            if len(index) > numbers.shape[axis] or index[0] > index[-1]:
+                numbers = numbers.index_select(axis, torch.from_numpy(index))
+        on_gpu = self._device.type == "cuda"  # which reads pinned memory while other things are done
+        numbers = numbers.contiguous()
+        return numbers.pin_memory().to(self._device, non_blocking=True) if on_gpu else numbers.to(self._device)
 
 
 class Span(NamedTuple):
@@ -69,13 +102,16 @@ def pad(image: Tensor, tiling: Tiling) -> Tensor:
     By the border on all sides, and at the bottom and the right by as much more as `multiple_of` and `minimum` need.
     """
     for axis in (2, 3):
-        length = image.shape[axis]
-        target = round_up(max(length + 2 * tiling.border, tiling.minimum), tiling.multiple_of)
-        if target > length:
-            added = (tiling.border, target - length - tiling.border)
-            index = np.pad(np.arange(length), added, mode="symmetric")
+        index = _mirrored(image.shape[axis], tiling)
+        if len(index) > image.shape[axis]:
             image = image.index_select(axis, torch.from_numpy(index).to(image.device))
     return image
+
+
+def _mirrored(length: int, tiling: Tiling) -> NDArray[np.int64]:
+    """Which of `length` rows or columns each row or column of the padded picture is."""
+    target = round_up(max(length + 2 * tiling.border, tiling.minimum), tiling.multiple_of)
+    return np.pad(np.arange(length), (tiling.border, target - length - tiling.border), mode="symmetric")
 
 
 def crop(output: Tensor, tiling: Tiling, height: int, width: int) -> Tensor:
@@ -85,7 +121,7 @@ def crop(output: Tensor, tiling: Tiling, height: int, width: int) -> Tensor:
 
 
 def run_tiled(
-    image: Tensor, forward: Callable[[Tensor], Tensor], tiling: Tiling, *, tile: int, batch: int = 1
+    image: Windows, forward: Callable[[Tensor], Tensor], tiling: Tiling, *, tile: int, batch: int = 1
 ) -> Iterator[tuple[tuple[slice, slice], Tensor]]:
     """Runs `forward` over all tiles of a padded (1, C, H, W) picture, `batch` tiles at a time.
 
@@ -95,7 +131,8 @@ def run_tiled(
     places = list(product(rows, columns))
     for first in range(0, len(places), batch):
         group = places[first : first + batch]
-        stack = torch.cat([image[:, :, row.window, column.window] for row, column in group])
+        windows = [image[:, :, row.window, column.window] for row, column in group]
+        stack = torch.cat(windows) if len(windows) > 1 else windows[0]
         for (row, column), output in zip(group, forward(stack), strict=True):
             inside = tuple(_scaled(span.kept, tiling.scale, span.window.start) for span in (row, column))
             place = tuple(_scaled(span.kept, tiling.scale, 0) for span in (row, column))

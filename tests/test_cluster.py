@@ -30,7 +30,7 @@ from hdrcli.image import Image, Transfer
 from hdrcli.infer import Compute
 from hdrcli.isolation import Decoders
 from hdrcli.tasks.convert import Conversion
-from hdrcli.tasks.expand import Expansion, feed
+from hdrcli.tasks.expand import Expansion, Feed
 from hdrcli.tasks.sequence import steady
 
 
@@ -239,7 +239,7 @@ def test_weights_stay_where_they_are_and_must_be_the_same(models: Path) -> None:
 def test_a_clip_is_held_together_on_workers_too() -> None:
     model = zoo.load("lumen")
     frames = [np.full((64, 64, 3), level, np.float32) for level in (0.3, 0.6)]
-    held = steady(model, [feed(Image(frame, Transfer.SRGB), 1.0, 1.0) for frame in frames])
+    held = steady(model, [Feed(Image(frame, Transfer.SRGB), 1.0, 1.0) for frame in frames])
     again = pickle.loads(pickle.dumps(held))
     assert again.network.context.keys() == held.network.context.keys()
     for name, value in held.network.context.items():

@@ -17,7 +17,7 @@ from PIL import Image as Pillow
 
 from hdrcli import codecs, icc
 from hdrcli.codecs import FORMATS, WriteOptions, _isobmff, _jxlheader, _pq
-from hdrcli.color import BT709, BT2020, DISPLAY_P3, rgb_to_rgb
+from hdrcli.color import BT709, BT2020, DISPLAY_P3, rgb_to_rgb, to_float
 from hdrcli.errors import MissingExtraError, ReadError, WriteError
 from hdrcli.image import Image, Metadata, Transfer
 
@@ -288,7 +288,7 @@ def test_display_p3_in_avif_is_converted(tmp_path: Path) -> None:
     codes = np.full((16, 16, 3), (200, 60, 60), np.uint8)
     data = bytes(imagecodecs.avif_encode(codes, level=100, pixelformat="444", primaries=12, transfer=13, matrix=0))
     image = codecs.read(data)
-    expected = icc.of_primaries("", DISPLAY_P3).srgb(codes)[0]
+    expected = to_float(icc.of_primaries("", DISPLAY_P3).srgb(codes)[0])
     assert image.meta.profile == "Display P3"
     np.testing.assert_allclose(image.pixels, expected, atol=0.02)
 

@@ -10,11 +10,11 @@ from hdrcli import infer, nets
 from hdrcli.errors import HdrError, OutOfMemoryError, UsageError
 from hdrcli.infer import Compute
 from hdrcli.network import Context, Network
-from hdrcli.tiling import Tiling
+from hdrcli.tiling import Tiling, Windows
 
 
 class Blur(Network):
-    """A 5x5 mean divided by the mean of the whole picture; then scaled to a peak of 1 over the whole picture."""
+    """A 5x5 mean divided by the mean of the whole picture; then scaled by the square of that."""
 
     def __init__(self, scale: int = 1, limit: int = 10**9) -> None:
         super().__init__()
@@ -22,8 +22,8 @@ class Blur(Network):
         self.limit = limit
         self.sizes: list[tuple[int, int]] = []
 
-    def prepare(self, image: Tensor) -> Context:
-        return {"mean": image.mean(dim=(1, 2, 3), keepdim=True)}
+    def prepare(self, image: Windows) -> Context:
+        return {"mean": image[:, :, : image.shape[2], : image.shape[3]].mean(dim=(1, 2, 3), keepdim=True)}
 
     def forward(self, tile: Tensor, context: Context) -> Tensor:
         self.sizes.append((tile.shape[0], tile.shape[2]))
@@ -32,8 +32,8 @@ class Blur(Network):
         mean = F.avg_pool2d(tile[:, :3], 5, stride=1, padding=2) / context["mean"]
         return mean.repeat_interleave(self.tiling.scale, 2).repeat_interleave(self.tiling.scale, 3)
 
-    def finish(self, output: Tensor, image: Tensor, context: Context) -> Tensor:
-        return output / output.amax()
+    def finish(self, output: Tensor, context: Context) -> Tensor:
+        return output * context["mean"] ** 2
 
 
 def picture(height: int = 70, width: int = 101, channels: int = 3) -> np.ndarray:
@@ -73,7 +73,7 @@ def test_memory_that_is_never_enough_is_an_error_for_people() -> None:
 
 def test_numbers_that_are_not_finite_are_refused() -> None:
     with pytest.raises(HdrError, match="not finite"):
-        infer.run(Blur(), np.zeros((3, 20, 20), np.float32), Compute())
+        infer.run(Blur(), np.full((3, 20, 20), np.nan, np.float32), Compute())
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -94,7 +94,7 @@ def test_less_memory_means_smaller_tiles_and_the_same_picture() -> None:
     planes = np.random.default_rng(0).random((3, 400, 600), np.float32)
     network = Detail(1.0)
     whole = infer.run(network, planes, Compute())
-    pictures, tiles = 4 * 6 * planes[0].size, []
+    pictures, tiles = 4 * 3 * planes[0].size, []
     for pixels in (200_000, 20_000):
         budget = pictures + 500 * pixels  # the bytes of a pixel that the fixture gives
         cut = infer.run(network, planes, Compute(memory=budget))

@@ -17,9 +17,9 @@ from hdrcli.infer import Compute
 from hdrcli.network import Context, Network
 from hdrcli.sensor import Mosaic
 from hdrcli.tasks.develop import Balance, Clip, clip_of, develop_mosaic
-from hdrcli.tasks.expand import expand_image, feed
+from hdrcli.tasks.expand import Feed, expand_image
 from hdrcli.tasks.sequence import steady
-from hdrcli.tiling import Tiling
+from hdrcli.tiling import Tiling, Windows
 
 
 class Fitted(Network):
@@ -29,8 +29,8 @@ class Fitted(Network):
         super().__init__()
         self.tiling = Tiling(multiple_of=1)
 
-    def prepare(self, image: torch.Tensor) -> Context:
-        return {"mean": image.mean().view(1)}
+    def prepare(self, image: Windows) -> Context:
+        return {"mean": image[:, :, : image.shape[2], : image.shape[3]].mean().view(1)}
 
     def forward(self, tile: torch.Tensor, context: Context) -> torch.Tensor:
         return tile * context["mean"]
@@ -56,7 +56,7 @@ def wall(model: zoo.Model, tile: int | None = None) -> np.ndarray:
 def test_what_does_not_change_does_not_flicker(tile: int | None) -> None:
     model = replace(known_model("expand"), network=Fitted())
     assert np.ptp(wall(model, tile)) > 0.1
-    held = steady(model, [feed(frame(level), 1.0, 1.0) for level in LEVELS])
+    held = steady(model, [Feed(frame(level), 1.0, 1.0) for level in LEVELS])
     assert np.ptp(wall(held, tile)) == 0
     assert wall(held, tile)[0] == pytest.approx(wall(model, tile).mean(), rel=1e-5)
 
@@ -64,7 +64,7 @@ def test_what_does_not_change_does_not_flicker(tile: int | None) -> None:
 def test_our_own_network_keeps_one_curve(tmp_path: Path) -> None:
     save_standin("lumen", tmp_path)
     model = zoo.open_card(read_card(tmp_path / "lumen.toml"))
-    held = steady(model, [feed(frame(level), 1.0, 1.0) for level in LEVELS])
+    held = steady(model, [Feed(frame(level), 1.0, 1.0) for level in LEVELS])
     assert np.ptp(wall(held)) < 1e-6
     curve = held.network.prepare(torch.zeros(1, 3, 8, 8))["curve"]
     assert bool((curve.diff() >= 0).all())
@@ -72,7 +72,7 @@ def test_our_own_network_keeps_one_curve(tmp_path: Path) -> None:
 
 def test_networks_without_a_context_stay_as_they_are() -> None:
     model = known_model("expand")
-    assert steady(model, [feed(frame(0.5), 1.0, 1.0)]) is model
+    assert steady(model, [Feed(frame(0.5), 1.0, 1.0)]) is model
 
 
 @pytest.mark.parametrize(("count", "expected"), [(1, [0]), (3, [0, 1, 2]), (9, [0, 2, 4, 6, 8])])

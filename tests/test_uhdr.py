@@ -273,7 +273,7 @@ def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
             codecs.write(light, tmp_path / "u.jpg", "jpg", options)
     spoilt = light.pixels.copy()
     spoilt[0, 0] = (-1, np.nan, 1e9)
-    notes = codecs.write(replace(light, pixels=spoilt), tmp_path / "u.jpg", "jpg", WriteOptions(base=base))
+    notes = codecs.write(replace(light, samples=spoilt), tmp_path / "u.jpg", "jpg", WriteOptions(base=base))
     assert len(notes) == 3
     assert all(note.startswith("1 ") for note in notes)
 

@@ -112,6 +112,7 @@ def develop(
             ev=ev,
             denoise=denoise,
             look=look,
+            bits=16 if bits is Bits.SIXTEEN else 8,
             compute=shared.compute(),
         )
         if sequence:

@@ -83,6 +83,7 @@ def expand(
             scaling=scaling,
             ev=ev,
             white_nits=white_nits,
+            half=half and {*chosen} <= {"exr", codecs.ULTRA_HDR},
             compute=shared.compute(),
         )
         if sequence:

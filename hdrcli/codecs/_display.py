@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from hdrcli import icc
 from hdrcli.codecs import _exif, _xmp
-from hdrcli.color import ADOBE_RGB, BT709, Float32
+from hdrcli.color import ADOBE_RGB, BT709, Float32, Samples, to_float
 from hdrcli.errors import ReadError, WriteError, WrongStateError
 from hdrcli.image import Image, Metadata, Transfer
 
@@ -67,10 +67,13 @@ def to_samples(image: Image, most: int, who: str, bits: int = 8) -> tuple[NDArra
     """
     check_output(image, most, who)
     full = np.float32(2**bits - 1)
-    values = np.empty(image.pixels.shape, np.uint8 if bits == 8 else np.uint16)
+    kind = np.uint8 if bits == 8 else np.uint16
+    if image.samples.dtype == kind:
+        return np.ascontiguousarray(image.samples), []
+    values = np.empty(image.samples.shape, kind)
     clipped = broken = 0
     for top in range(0, image.height, _ROWS):
-        scaled = image.pixels[top : top + _ROWS] * full
+        scaled = to_float(image.samples[top : top + _ROWS]) * full
         finite = np.isfinite(scaled)
         if not finite.all():
             broken += int((~finite).sum())
@@ -117,7 +120,7 @@ def _profile(profile: icc.Profile | bytes, exif: bytes) -> tuple[icc.Profile | N
     return None, []
 
 
-def _to_srgb(samples: NDArray[Any], profile: icc.Profile | None) -> tuple[Float32, list[str]]:
+def _to_srgb(samples: NDArray[Any], profile: icc.Profile | None) -> tuple[Samples, list[str]]:
     """Samples as sRGB-encoded (H, W, 3) or, where grey, (H, W, 1), with remarks on the conversion."""
     space = {2: "GRAY", 3: "RGB" if samples.shape[-1] == 3 else "CMYK"}[samples.ndim]
     if profile is not None and space == "GRAY" and profile.space == "RGB":
@@ -128,7 +131,7 @@ def _to_srgb(samples: NDArray[Any], profile: icc.Profile | None) -> tuple[Float3
     if profile is None or profile.is_srgb:
         if space == "CMYK":
             return _plain_cmyk(samples), ["CMYK without a usable profile: colours are approximate"]
-        return _scaled(samples if space == "RGB" else samples[..., None]), []
+        return samples if space == "RGB" else samples[..., None], []
     if profile.curves:
         encoded, outside = profile.srgb(samples if space == "RGB" else samples[..., None])
         remark = f"{outside:.1%} of the pixels lay outside the sRGB gamut of colours and were clipped to it"
@@ -136,11 +139,11 @@ def _to_srgb(samples: NDArray[Any], profile: icc.Profile | None) -> tuple[Float3
     return _through_tables(samples, profile)
 
 
-def _through_tables(samples: NDArray[Any], profile: icc.Profile) -> tuple[Float32, list[str]]:
+def _through_tables(samples: NDArray[Any], profile: icc.Profile) -> tuple[Samples, list[str]]:
     if samples.dtype == np.uint8:
         eight, remarks = samples, []
     else:
-        eight = np.rint(_scaled(samples) * 255).astype(np.uint8)
+        eight = np.rint(to_float(samples) * 255).astype(np.uint8)
         remarks = [f"the profile {profile.description!r} holds tables: converted with 8 bits per channel"]
     try:
         return icc.through_tables(profile, eight), remarks
@@ -149,10 +152,6 @@ def _through_tables(samples: NDArray[Any], profile: icc.Profile) -> tuple[Float3
         return plain, [f"the ICC profile cannot be used ({error}); it was ignored", *more]
 
 
-def _scaled(samples: NDArray[Any]) -> Float32:
-    return np.asarray(np.divide(samples, np.float32(np.iinfo(samples.dtype).max), dtype=np.float32))
-
-
 def _plain_cmyk(samples: NDArray[Any]) -> Float32:
-    ink = _scaled(samples)
+    ink = to_float(samples)
     return np.asarray((1 - ink[..., :3]) * (1 - ink[..., 3:]), np.float32)

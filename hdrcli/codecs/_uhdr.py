@@ -43,7 +43,7 @@ def write(image: Image, path: Path, options: WriteOptions, encode: Callable[[Ima
     encode: makes a JPEG file of a finished picture, for a base that is not one already.
     """
     base = options.base
-    if base is None or base.transfer != Transfer.SRGB or base.pixels.shape != image.pixels.shape:
+    if base is None or base.transfer != Transfer.SRGB or base.samples.shape != image.samples.shape:
         raise UsageError("an Ultra HDR JPEG needs the finished picture beside its light", hint="write exr instead")
     if options.map_step not in STEPS or options.map_channels not in (1, 3):
         raise UsageError("a gain map has 1 or 3 channels and a step of 1 to 4", hint="3 channels, step 2")

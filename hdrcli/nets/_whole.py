@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from hdrcli.batch import Check
 from hdrcli.errors import WrongStateError
 from hdrcli.network import Context
-from hdrcli.tiling import Span, Tiling, spans
+from hdrcli.tiling import Span, Tiling, Windows, spans
 
 
 class Statistic(nn.Module):
@@ -65,7 +65,7 @@ def name_statistics(network: nn.Module) -> None:
 class Facts:
     """What holds for a whole picture: taken from a context or, where that is empty, measured on the tile itself.
 
-    tile: (N, C, h, w), C being `planes` or, with the rows and columns that `located` adds, two more.
+    tile: (N, C, h, w), C being `planes` or, with the rows and columns that `Located` adds, two more.
     noted: the context of later tiles.
     """
 
@@ -106,12 +106,19 @@ class Facts:
         return self._rows.shape[1] // x.shape[2]
 
 
-def located(image: Tensor) -> Tensor:
-    """Adds two planes: row and column of each pixel in parts of the picture's height and width."""
-    count, _, height, width = image.shape
-    rows = _places(height, image)[:, None].expand(count, 1, height, width)
-    columns = _places(width, image).expand(count, 1, height, width)
-    return torch.cat([image, rows, columns], dim=1)
+class Located:
+    """A picture with two more planes: row and column of each pixel in parts of the picture's height and width."""
+
+    def __init__(self, image: Windows) -> None:
+        self._image = image
+        count, planes, height, width = image.shape
+        self.shape = (count, planes + 2, height, width)
+
+    def __getitem__(self, window: tuple[slice, slice, slice, slice]) -> Tensor:
+        tile = self._image[window]
+        plane = tile[:, :1]
+        rows, columns = (_places(side, tile)[axis] for side, axis in zip(self.shape[2:], window[2:], strict=True))
+        return torch.cat([tile, rows[:, None].expand_as(plane), columns.expand_as(plane)], dim=1)
 
 
 def _places(length: int, like: Tensor) -> Tensor:
@@ -203,10 +210,10 @@ class Survey:
     tiling: of a single stage. check: called before each tile.
     """
 
-    def __init__(self, image: Tensor, tiling: Tiling, tile: int, check: Check) -> None:
+    def __init__(self, image: Windows, tiling: Tiling, tile: int, check: Check) -> None:
         self.context: dict[str, Tensor] = {"sides": torch.tensor([image.shape[2:]])}
         self._planes = image.shape[1]
-        self._image = located(image)
+        self._image = Located(image)
         self._tiles = list(product(*(spans(side, tile, tiling) for side in image.shape[2:])))
         self._check = check
 

@@ -40,7 +40,7 @@ class Hdrcnn(Network):
         predicted: Tensor = self.autoencoder(tile).exp() - LOG_OFFSET
         return (1 - alpha) * self.unclipped(tile) + alpha * predicted
 
-    def finish(self, output: Tensor, image: Tensor, context: Context) -> Tensor:
+    def finish(self, output: Tensor, context: Context) -> Tensor:
         """Light is not negative; the prediction may be, by up to 1/255."""
         return output.clamp(min=0)
 

@@ -28,9 +28,9 @@ from hdrcli.batch import Check, go_on
 from hdrcli.nets._joined import JoinedConv2d
 from hdrcli.nets._quick import asinh
 from hdrcli.nets._torch_checkpoint import import_arrays
-from hdrcli.nets._whole import Facts, Statistic, Survey, TileFacts, located, name_statistics
+from hdrcli.nets._whole import Facts, Located, Statistic, Survey, TileFacts, name_statistics
 from hdrcli.network import Context, NetSpec, Network, StateDict
-from hdrcli.tiling import Tiling
+from hdrcli.tiling import Tiling, Windows
 
 _PLANES = 4
 _KERNELS = (3, 5, 7, 9)
@@ -64,22 +64,24 @@ class HdrIsp(Network):
         self.up0 = _Conv(w1, w1 // 2)
         self.out = nn.ModuleList(_Conv(inputs, 3, active=False) for inputs in (w1 // 2, w1, w2, w3, w4))
         self.skip = nn.ConvTranspose2d(_PLANES, 3, 6, stride=2, padding=4, bias=False) if skip else None
-        self.surveyed = _PLANES + 2 + w3 / 16 + w2 / 4  # what is cut into tiles, the features of levels 3 and 2
+        self.surveyed = w3 / 16 + w2 / 4  # the features of levels 3 and 2
         name_statistics(self)
 
-    def prepare(self, image: Tensor) -> Context:
-        facts = Facts(image, {}, _PLANES)
-        for level, _ in self._levels(image, facts):
+    def prepare(self, image: Windows) -> Context:
+        planes = image[:, :, : image.shape[2], : image.shape[3]]
+        facts = Facts(planes, {}, _PLANES)
+        for level, _ in self._levels(planes, facts):
             if level == 1:
                 break
         return facts.noted
 
-    def survey(self, image: Tensor, tile: int, check: Check = go_on) -> Context:
+    def survey(self, image: Windows, tile: int, check: Check = go_on) -> Context:
         tiling = Tiling(multiple_of=8, halo=_HALO_OF_STAGE)
         survey = Survey(image, tiling, tile + 2 * (_HALO - _HALO_OF_STAGE), check)
         survey.gather(self._pooled, self.encode2, self.encode3)
-        facts = Facts(image, {}, _PLANES)
-        x = self.level4(survey.mapped(self._pooled), facts)
+        pooled = survey.mapped(self._pooled)
+        facts = Facts(pooled.new_zeros(()).expand(image.shape), {}, _PLANES)
+        x = self.level4(pooled, facts)
         survey.context |= facts.noted
         for level, blend in ((3, self.level3), (2, self.level2), (1, self.level1)):
             stage = partial(self._blended_tile, level, x)
@@ -88,8 +90,8 @@ class HdrIsp(Network):
                 x = survey.mapped(stage)
         return survey.context
 
-    def located(self, image: Tensor) -> Tensor:
-        return located(image)
+    def located(self, image: Windows) -> Windows:
+        return Located(image)
 
     def forward(self, tile: Tensor, context: Context) -> Tensor:
         """With an empty context the tile counts as a whole picture: what the authors' code does, and training needs."""

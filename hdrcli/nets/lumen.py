@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hdrcli.nets._unet import UNet, reach
 from hdrcli.network import Context, NetSpec, Network
-from hdrcli.tiling import Tiling
+from hdrcli.tiling import Tiling, Windows
 
 COEFFICIENTS = 11  # of the response curve
 MEMBERS = 4  # of the curve estimator
@@ -24,6 +24,7 @@ _STEPS = (0.5, 1.5, 2.5, 3.5, 4.5, 6.5, 9.5, 13.5, 19.5, 28.5, 40.5, 60.5, 90.5,
 COLOUR_FEATURES = 5 * _LEVELS + _TONES * _SATURATIONS
 DETAIL_FEATURES = _BRIGHTNESSES * (len(_STEPS) + 1)
 FEATURES = COLOUR_FEATURES + 2 * DETAIL_FEATURES
+_BAND = 16  # rows of the averaged picture that are made at a time
 _STUDIED = 512 * 384  # pixels of the picture whose statistics are taken; larger pictures are averaged down to it
 
 
@@ -50,7 +51,7 @@ class Lumen(Network):
         self.register_buffer("feature_mean", torch.zeros(FEATURES))
         self.register_buffer("feature_scale", torch.ones(FEATURES))
 
-    def prepare(self, image: Tensor) -> Context:
+    def prepare(self, image: Windows) -> Context:
         seen = self.normalise(features(image))
         return {"curve": self.curve(self.estimator(seen)), "summary": torch.tanh(self.summary(seen))}
 
@@ -117,15 +118,14 @@ def linearise(image: Tensor, curve: Tensor) -> Tensor:
     return torch.addcmul(low, step, position - below)
 
 
-def features(image: Tensor) -> Tensor:
+def features(image: Windows) -> Tensor:
     """Statistics of one whole picture, (1, 3, H, W) code values in [0, 1]; returns (1, 464).
 
     Square roots of histograms: R, G, B, largest and smallest channel (32 bins each); brightness by saturation (8 x 8);
     first and second differences along every other row, each by brightness (8 x 15). Large pictures are averaged down
     first, so that the statistics of one subject do not depend on the resolution.
     """
-    factor = max(1, round((image.shape[2] * image.shape[3] / _STUDIED) ** 0.5))
-    codes = F.avg_pool2d(image, min(factor, *image.shape[2:]))[0] * 255
+    codes = _averaged(image)[0] * 255
     largest, smallest = codes.amax(dim=0), codes.amin(dim=0)
     saturation = (largest - smallest) / largest.clamp(min=1)
     channels = torch.cat([codes, largest[None], smallest[None]])
@@ -137,6 +137,15 @@ def features(image: Tensor) -> Tensor:
     first = _detail(codes[:, ::2], codes.diff(dim=2)[:, ::2])
     second = _detail(codes[:, ::2], codes.diff(n=2, dim=2)[:, ::2])
     return torch.cat([*plain, tones, first, second])[None]
+
+
+def _averaged(image: Windows) -> Tensor:
+    """The picture at about the size that is studied, made band by band."""
+    height, width = image.shape[2:]
+    factor = min(max(1, round((height * width / _STUDIED) ** 0.5)), height, width)
+    end = height // factor * factor
+    bands = [slice(top, min(top + factor * _BAND, end)) for top in range(0, end, factor * _BAND)]
+    return torch.cat([F.avg_pool2d(image[:, :, band, :width], factor) for band in bands], dim=2)
 
 
 def _histogram(bins: Tensor, count: int) -> Tensor:

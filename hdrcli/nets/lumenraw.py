@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from hdrcli.nets._quick import asinh
 from hdrcli.nets._unet import UNet, reach
 from hdrcli.network import Context, NetSpec, Network
-from hdrcli.tiling import Tiling
+from hdrcli.tiling import Tiling, Windows
 
 _IMMERKAER = ((1.0, -2.0, 1.0), (-2.0, 4.0, -2.0), (1.0, -2.0, 1.0))
 _BLOCK = 8  # packed pixels
+_BAND = 32  # rows of blocks that are measured at a time
 _BINS = 12  # of brightness
 _QUIET = 0.3  # quantile of the blocks of one brightness that is taken for noise alone
 _BLUE, _GR, _RED, _GB = range(4)
@@ -41,7 +42,7 @@ class LumenRaw(Network):
         for parameter in self.head.parameters():
             nn.init.zeros_(parameter)
 
-    def prepare(self, image: Tensor) -> Context:
+    def prepare(self, image: Windows) -> Context:
         return {"noise": noise_model(image)}
 
     def forward(self, tile: Tensor, context: Context) -> Tensor:
@@ -94,21 +95,29 @@ def _shifted(rows: int, columns: int) -> tuple[slice, ...]:
     return slice(None), *(slice(1 + step, step - 1 or None) for step in (rows, columns))
 
 
-def noise_model(planes: Tensor) -> Tensor:
+def noise_model(planes: Windows) -> Tensor:
     """Fits variance = a light + b to the red, green and blue planes of whole pictures.
 
     planes: (N, 4, h, w) linear. Returns (N, 3, 2): a and b of each colour, both at least 1e-9.
     """
-    colours = planes[:, [_RED, _GR, _BLUE]].float()
-    kernel = torch.tensor(_IMMERKAER, device=planes.device).expand(3, 1, 3, 3)
-    edges = F.conv2d(colours, kernel, groups=3).abs() * ((torch.pi / 2) ** 0.5 / 6)
-    block = min(_BLOCK, *edges.shape[2:]) if min(edges.shape[2:]) > 0 else 1
-    deviation = F.avg_pool2d(edges, block).flatten(2)
-    light = F.avg_pool2d(colours[:, :, 1:-1, 1:-1], block).flatten(2).clamp(min=0)
+    height, width = planes.shape[2:]
+    block = min(_BLOCK, height - 2, width - 2)
+    end = (height - 2) // block * block
+    bands = [slice(top, min(top + block * _BAND, end) + 2) for top in range(0, end, block * _BAND)]
+    measured = [_blocks(planes[:, :, band, :width], block) for band in bands]
+    light, deviation = (torch.cat(parts, dim=2).flatten(2) for parts in zip(*measured, strict=True))
     fits = [
         torch.stack([_fit(x, s) for x, s in zip(*pair, strict=True)]) for pair in zip(light, deviation, strict=True)
     ]
     return torch.stack(fits)
+
+
+def _blocks(planes: Tensor, block: int) -> tuple[Tensor, Tensor]:
+    """Mean light and deviation in square blocks, each of red, green and blue; the outermost pixels are left out."""
+    colours = planes[:, [_RED, _GR, _BLUE]].float()
+    kernel = torch.tensor(_IMMERKAER, device=planes.device).expand(3, 1, 3, 3)
+    edges = F.conv2d(colours, kernel, groups=3).abs() * ((torch.pi / 2) ** 0.5 / 6)
+    return F.avg_pool2d(colours[:, :, 1:-1, 1:-1], block).clamp(min=0), F.avg_pool2d(edges, block)
 
 
 def _fit(light: Tensor, deviation: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from hdrcli.nets._quick import NormedConv2d
 from hdrcli.nets._tf import double_bilinear, max_pool_same, same_pad, sobel_edges
 from hdrcli.nets._tf_checkpoint import bundle_prefix, by_name, fit, read_bundle
 from hdrcli.network import Context, NetSpec, Network, StateDict
-from hdrcli.tiling import Span, Tiling, spans
+from hdrcli.tiling import Span, Tiling, Windows, spans
 
 MASK_RAMP = 0.12
 LEAK = 0.1
@@ -57,16 +57,16 @@ class SingleHdr(Network):
         self.hallucination = Autoencoder(width, NearestUp, unit_skip)
         self.refinement = UNet(9, [quarter * factor for factor in (1, 2, 4, 8, 8)]) if refine else None
 
-    def prepare(self, image: Tensor) -> Context:
+    def prepare(self, image: Windows) -> Context:
         """The response curve, from features averaged over the picture in exact tiles of one size."""
         rows, columns = (spans(image.shape[axis], PREPARE_TILING.tile, PREPARE_TILING) for axis in (2, 3))
-        total = image.new_zeros(())
+        parts = []
         for row, column in product(rows, columns):
             tile = self.dequantize(image[:, :, row.window, column.window])
             features = self.features(curve_evidence(tile))[:, :, _feature_part(row), _feature_part(column)]
-            total = total + features.to(image.dtype).sum((2, 3))
+            parts.append(features.to(tile.dtype).sum((2, 3)))
         positions = image.shape[2] * image.shape[3] / FEATURE_STEP**2
-        return {"curve": self.response(total / positions)}
+        return {"curve": self.response(torch.stack(parts).sum(dim=0) / positions)}
 
     def forward(self, tile: Tensor, context: Context) -> Tensor:
         encoded = self.dequantize(tile)

@@ -7,17 +7,18 @@ from hdrcli import __version__, cards, zoo
 from hdrcli.cards import Task
 from hdrcli.errors import UsageError
 from hdrcli.image import Image
-from hdrcli.infer import Result
 
 
 class Made(NamedTuple):
-    """A picture that a network made, the run that made it, and the same picture in the other state.
+    """A picture that a network made, how it was made, and the same picture in the other state.
 
     partner: for light, the finished picture it came from; for a finished picture, its light, where the model gives it.
     """
 
     image: Image
-    result: Result
+    device: str
+    precision: str
+    tiles: int
     partner: Image | None = None
 
 

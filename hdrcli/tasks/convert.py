@@ -111,9 +111,9 @@ class Conversion:
             width=made.image.width,
             height=made.image.height,
             model=self.way.model.card.name,
-            device=made.result.device,
-            precision=made.result.precision,
-            tiles=made.result.tiles,
+            device=made.device,
+            precision=made.precision,
+            tiles=made.tiles,
             notes=tuple(notes),
         )
 

@@ -7,22 +7,26 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
-from torch import Tensor
 
 from hdrcli import infer, raw, tonemap, zoo
 from hdrcli.batch import Check, go_on
-from hdrcli.color import SDR_WHITE, Float32, Float64, luminance, srgb_decode
+from hdrcli.color import SDR_WHITE, Float64, Floats, Samples, luminance, srgb_decode, to_float
 from hdrcli.errors import UsageError
-from hdrcli.image import Image, Transfer
+from hdrcli.image import Image, Planes, Transfer
 from hdrcli.infer import Compute
 from hdrcli.network import Context, Network, Wrapped
-from hdrcli.sensor import Mosaic, anchor, camera_linear, canonical, native, upright
+from hdrcli.sensor import Mosaic, Packed, anchor, camera_linear, native, upright
 from hdrcli.tasks.common import Made, check_number, model_for, provenance
+from hdrcli.tiling import Windows
 
 Feed = Literal["canonical", "native"]
 Balance = Literal["camera", "as-shot", "auto", "daylight"]
 
+Bits = Literal[8, 16, 32]
+
 DEFAULT_LOOK = "fusion"
+
+_KINDS = {8: np.uint8, 16: np.uint16, 32: np.float32}
 
 _MIDDLE = (0.05, 0.5)  # luminance of middle tones, in parts of white
 _SAMPLED = 500_000  # pixels in which middle tones are looked for
@@ -35,9 +39,12 @@ class Denoising(Wrapped):
         super().__init__(network)
         self.strength = strength
 
-    def prepare(self, image: Tensor) -> Context:
+    def prepare(self, image: Windows) -> Context:
         context = self.network.prepare(image)
         return {**context, "noise": context["noise"] * self.strength**2}  # of variances
+
+    def survey(self, image: Windows, tile: int, check: Check = go_on) -> Context:
+        return self.prepare(image)
 
 
 class Clip(NamedTuple):
@@ -85,6 +92,7 @@ class Development:
     denoise: float = 1.0
     look: str | None = None
     clip: Clip | None = None
+    bits: Bits = 32
     compute: Compute = field(default_factory=Compute)
 
     @property
@@ -102,6 +110,7 @@ class Development:
             denoise=self.denoise,
             look=self.look,
             clip=self.clip,
+            bits=self.bits,
             compute=self.compute,
             check=check,
         )
@@ -116,6 +125,7 @@ def develop_mosaic(
     denoise: float = 1.0,
     look: str | None = None,
     clip: Clip | None = None,
+    bits: Bits = 32,
     compute: Compute,
     check: Check = go_on,
 ) -> Made:
@@ -124,6 +134,7 @@ def develop_mosaic(
     ev: exposure in stops, applied to the sensor's light. denoise: strength in [0, 4], of models that measure noise; 1
     is as trained, 0 leaves the noise. look: the tone-mapping operator for models that give linear
     light, one of `tonemap.OPERATORS`, None for the fusion. clip: what holds for all frames of a clip, if it is one.
+    bits: of the finished picture's samples, integers of 8 or 16 or floats of 32; with 8, light is kept in 16.
     check: called before each tile, may raise. The partner of the picture is its light, where the model gives that.
     UsageError for a look with a model that has its own.
     """
@@ -133,23 +144,25 @@ def develop_mosaic(
         feed = model.spec.feeds[0]
         note = f"{model.card.name} is made for the {feed} sensor, and was fed that"
         mosaic = replace(mosaic, meta=replace(mosaic.meta, notes=(*mosaic.meta.notes, note)))
-    if feed == "native":
-        planes = native(mosaic, ev)
-    elif clip is None:
-        planes = canonical(mosaic, ev)
-    else:
-        held = replace(mosaic, balance=clip.balance) if clip.balance is not None else mosaic
-        planes = camera_linear(held) * np.float32(clip.gain * 2.0**ev)
     network = model.network if denoise == 1 else Denoising(model.network, denoise)
-    result = infer.run(network, planes, compute, check)
+    planes = Packed(mosaic, partial(native, ev=ev)) if feed == "native" else _canonical(mosaic, ev, clip)
+    result = infer.run(network, planes, compute, check, half=bits == 8)
     picture = upright(result.pixels, mosaic)
     linear = model.spec.gives == "linear"
-    finished: Float32 = tonemap.OPERATORS[look](picture) if linear else np.clip(picture, 0, 1)
+    finished = tonemap.OPERATORS[look](picture, _KINDS[bits]) if linear else tonemap.clipped(picture, _KINDS[bits])
     facts = provenance(model, sensor=feed, ev=ev, denoise=denoise, look=look if linear else "learned")
     meta = replace(mosaic.meta, extra={**mosaic.meta.extra, **facts})
-    image = Image(np.ascontiguousarray(finished, np.float32), Transfer.SRGB, meta=meta)
+    image = Image(finished, Transfer.SRGB, meta=meta)
     light = Image(picture, Transfer.LINEAR, white=_white(picture, finished), meta=meta) if linear else None
-    return Made(image, result, partner=light)
+    return Made(image, result.device, result.precision, result.tiles, partner=light)
+
+
+def _canonical(mosaic: Mosaic, ev: float, clip: Clip | None) -> Planes:
+    """`sensor.canonical`, window by window, with the balance and the gain of a clip, if it is of one."""
+    balance = mosaic.balance if clip is None or clip.balance is None else clip.balance
+    held = replace(mosaic, balance=balance)
+    gain = np.float32((clip.gain if clip else anchor(Packed(held, camera_linear))) * 2.0**ev)
+    return Packed(held, lambda part: camera_linear(part) * gain)
 
 
 def clip_of(mosaics: Sequence[Mosaic], balance: Balance, look: str | None) -> Clip:
@@ -162,7 +175,7 @@ def clip_of(mosaics: Sequence[Mosaic], balance: Balance, look: str | None) -> Cl
     seen = balance in ("camera", "auto")
     common = np.exp(np.mean([np.log(mosaic.balance) for mosaic in mosaics], axis=0)) if seen else None
     held = [mosaic if common is None else replace(mosaic, balance=common) for mosaic in mosaics]
-    return Clip(float(np.exp(np.mean([np.log(anchor(camera_linear(mosaic))) for mosaic in held]))), common)
+    return Clip(float(np.exp(np.mean([np.log(anchor(Packed(mosaic, camera_linear))) for mosaic in held]))), common)
 
 
 def check_settings(model: zoo.Model, ev: float, denoise: float, look: str | None) -> None:
@@ -178,14 +191,14 @@ def check_settings(model: zoo.Model, ev: float, denoise: float, look: str | None
         raise UsageError(f"{model.card.name} gives finished pictures with a look of its own", hint="leave --look out")
 
 
-def _white(light: Float32, finished: Float32) -> float:
+def _white(light: Floats, finished: Samples) -> float:
     """The luminance in cd/m2 of 1.0 in the light at which it is as bright as the finished picture in its middle tones.
 
     light, finished: (H, W, 3) linear and sRGB-encoded; the white of the finished picture is that of SDR.
     """
     step = max(1, round((light[..., 0].size / _SAMPLED) ** 0.5))
     sampled = np.s_[::step, ::step]
-    bright, shown = luminance(light[sampled]), luminance(srgb_decode(finished[sampled]))
+    bright, shown = luminance(to_float(light[sampled])), luminance(srgb_decode(to_float(finished[sampled])))
     middle = (shown > _MIDDLE[0]) & (shown < _MIDDLE[1]) & (bright > 0)
     return SDR_WHITE * float(np.median(shown[middle] / bright[middle])) if middle.any() else SDR_WHITE
 

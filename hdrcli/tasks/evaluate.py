@@ -153,7 +153,7 @@ def _run(model: zoo.Model, loaded: Loaded, plan: Plan) -> infer.Result:
     else:
         assert isinstance(loaded.source, Image)
         made = expand_image(model, loaded.source, compute=plan.compute)
-    return made.result._replace(pixels=made.image.pixels)
+    return infer.Result(made.image.pixels, made.device, made.precision, made.tiles)
 
 
 def protocol_for(name: str | None, models: Mapping[str, zoo.Model]) -> str:

@@ -6,16 +6,28 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from hdrcli import codecs, infer, zoo
 from hdrcli.batch import Check, go_on
-from hdrcli.color import BT709, SDR_WHITE, Float32, apply_matrix, rgb_to_rgb, srgb_decode, srgb_encode
+from hdrcli.color import (
+    BT709,
+    SDR_WHITE,
+    Float32,
+    Samples,
+    apply_matrix,
+    rgb_to_rgb,
+    srgb_decode,
+    srgb_encode,
+    to_float,
+)
 from hdrcli.errors import ReadError
 from hdrcli.image import Image, Transfer
 from hdrcli.infer import Compute
+from hdrcli.network import Context, Network, Wrapped
 from hdrcli.tasks import sequence
 from hdrcli.tasks.common import Made, check_number, model_for, provenance
-from hdrcli.tasks.inspect import clipped_share
+from hdrcli.tasks.inspect import CLIPPED_CODE
 
 
 def expand(
@@ -56,6 +68,7 @@ class Expansion:
     scaling: float = 1.0
     ev: float = 0.0
     white_nits: float = SDR_WHITE
+    half: bool = False
     compute: Compute = field(default_factory=Compute)
 
     @property
@@ -65,7 +78,7 @@ class Expansion:
 
     def steady(self, frames: Sequence[Image]) -> "Expansion":
         """The same for a clip: with what the model finds in whole pictures found once, from some of its frames."""
-        planes = [feed(frame, self.gamma, self.scaling) for frame in frames]
+        planes = [Feed(frame, self.gamma, self.scaling) for frame in frames]
         return replace(self, model=sequence.steady(self.model, planes))
 
     def make(self, decoded: Image, check: Check = go_on) -> Made:
@@ -77,6 +90,7 @@ class Expansion:
             scaling=self.scaling,
             ev=self.ev,
             white_nits=self.white_nits,
+            half=self.half,
             compute=self.compute,
             check=check,
         )
@@ -90,6 +104,7 @@ def expand_image(
     scaling: float = 1.0,
     ev: float = 0.0,
     white_nits: float = SDR_WHITE,
+    half: bool = False,
     compute: Compute,
     check: Check = go_on,
 ) -> Made:
@@ -98,24 +113,59 @@ def expand_image(
     gamma: above 1 lifts the picture before the model sees it and deepens the result: more contrast (HDRCNN, 2017).
     scaling: gain on the code values, above 1 clips more. ev: exposure of the result in stops.
     white_nits: luminance in cd/m2 that 1.0 in the result stands for; it changes no number in it.
+    half: the result is kept in 16 bits, enough for EXR files in half precision and gain maps.
     check: called before each tile, may raise.
     """
     check_settings(gamma, scaling, ev, white_nits)
-    planes = feed(image, gamma, scaling)
-    result = infer.run(model.network, planes, compute, check)
-    linear = np.maximum(result.pixels, 0) ** np.float32(gamma) * np.float32(2.0**ev)
+    feed = Feed(image, gamma, scaling)
+    result = infer.run(Graded(model.network, gamma, ev), feed, compute, check, half=half)
     notes = image.meta.notes
-    if clipped_share(np.moveaxis(planes ** np.float32(gamma), 0, 2)) == 0:
+    if feed.brightest < CLIPPED_CODE:
         notes = (*notes, "no pixel is clipped: there is nothing to reconstruct")
     facts = provenance(model, gamma=gamma, scaling=scaling, ev=ev, white_nits=white_nits)
     meta = replace(image.meta, notes=notes, extra={**image.meta.extra, **facts})
-    return Made(Image(linear, Transfer.LINEAR, white=white_nits, meta=meta), result, partner=image)
+    light = Image(result.pixels, Transfer.LINEAR, white=white_nits, meta=meta)
+    return Made(light, result.device, result.precision, result.tiles, partner=image)
 
 
-def feed(image: Image, gamma: float, scaling: float) -> Float32:
-    """(3, H, W) code values as the model sees them: min(1, scaling x)^(1 / gamma)."""
-    encoded = np.minimum(_srgb_709(image) * np.float32(scaling), 1)
-    return np.ascontiguousarray(np.moveaxis(encoded ** np.float32(1 / gamma), 2, 0))
+class Feed:
+    """A picture as the model sees it, min(1, scaling x)^(1 / gamma): (3, H, W), of which windows can be taken."""
+
+    def __init__(self, image: Image, gamma: float, scaling: float) -> None:
+        samples = _srgb_709(image)
+        self.shape = (3, *samples.shape[:2])
+        self.brightest = _scaled(samples.max(keepdims=True), scaling).item()  # before the model sees it
+        self._samples, self._gamma, self._scaling = samples, gamma, scaling
+        if samples.dtype.kind == "u":
+            self._table = self._seen(np.arange(np.iinfo(samples.dtype).max + 1).astype(samples.dtype))
+
+    def __getitem__(self, window: tuple[slice, slice, slice]) -> Float32:
+        planes, rows, columns = window
+        samples = self._samples[rows, columns, planes]
+        seen = self._table.take(samples, mode="clip") if samples.dtype.kind == "u" else self._seen(samples)
+        return np.moveaxis(seen, 2, 0)
+
+    def _seen(self, samples: Samples) -> Float32:
+        codes = _scaled(samples, self._scaling)
+        return codes if self._gamma == 1 else codes ** np.float32(1 / self._gamma)
+
+
+def _scaled(samples: Samples, scaling: float) -> Float32:
+    scaled: Float32 = np.clip(to_float(samples) * np.float32(scaling), 0, 1)
+    return scaled
+
+
+class Graded(Wrapped):
+    """A network whose light is raised to the power of `gamma` and exposed by `ev` stops."""
+
+    def __init__(self, network: Network, gamma: float, ev: float) -> None:
+        super().__init__(network)
+        self.gamma, self.gain = gamma, 2.0**ev
+
+    def finish(self, output: Tensor, context: Context) -> Tensor:
+        light = self.network.finish(output, context).clamp(min=0)
+        graded: Tensor = (light if self.gamma == 1 else light**self.gamma) * self.gain
+        return graded
 
 
 def check_settings(gamma: float, scaling: float, ev: float, white_nits: float) -> None:
@@ -130,11 +180,13 @@ def _as_image(source: Path | str | bytes | Image | NDArray[np.generic]) -> Image
     if isinstance(source, Image):
         return source
     if isinstance(source, np.ndarray):
-        return Image(_unit_range(source), Transfer.SRGB)
+        return Image(_code_values(source), Transfer.SRGB)
     return codecs.read(source if isinstance(source, bytes) else Path(source))
 
 
-def _unit_range(array: NDArray[np.generic]) -> Float32:
+def _code_values(array: NDArray[np.generic]) -> Samples:
+    if array.dtype in (np.uint8, np.uint16) and array.size:
+        return array
     values = array.astype(np.float32)
     if array.dtype.kind == "u":
         values /= np.float32(2 ** (8 * array.dtype.itemsize) - 1)
@@ -146,10 +198,9 @@ def _unit_range(array: NDArray[np.generic]) -> Float32:
     return values
 
 
-def _srgb_709(image: Image) -> Float32:
-    """Code values in [0, 1] with BT.709 primaries."""
-    pixels = np.clip(codecs.require_encoded(image).pixels, 0, 1)
-    if image.primaries == BT709:
-        return pixels
-    linear = apply_matrix(rgb_to_rgb(image.primaries, BT709), srgb_decode(pixels))
+def _srgb_709(image: Image) -> Samples:
+    """Code values with BT.709 primaries."""
+    if codecs.require_encoded(image).primaries == BT709:
+        return image.samples
+    linear = apply_matrix(rgb_to_rgb(image.primaries, BT709), srgb_decode(np.clip(image.pixels, 0, 1)))
     return srgb_encode(np.clip(linear, 0, 1))

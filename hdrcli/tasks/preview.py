@@ -12,6 +12,6 @@ def preview(image: Image) -> tuple[Image, str]:
     """The picture tone-mapped to sRGB, and a sentence that says how; an sRGB-encoded picture stays as it is."""
     if image.transfer == Transfer.SRGB:
         return image, "preview: the picture itself"
-    stops = float(np.log2(key_gain(image.pixels)))
-    mapped = Image(reinhard(image.pixels), Transfer.SRGB, meta=replace(image.meta, notes=()))
+    stops = float(np.log2(key_gain(image.samples)))
+    mapped = Image(reinhard(image.samples, np.uint8), Transfer.SRGB, meta=replace(image.meta, notes=()))
     return mapped, f"preview: Reinhard 2002, exposure {stops:+.1f} EV"

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from hdrcli import zoo
-from hdrcli.color import Float32
+from hdrcli.batch import Check, go_on
+from hdrcli.image import Planes
 from hdrcli.network import Context, Network, Wrapped
-from hdrcli.tiling import pad
+from hdrcli.tiling import Padded, Windows
 
 
 class Steady(Wrapped):
@@ -20,8 +20,12 @@ class Steady(Wrapped):
         super().__init__(network)
         self.context = context
 
-    def prepare(self, image: Tensor) -> Context:
-        return {name: value.to(image.device) for name, value in self.context.items()}
+    def prepare(self, image: Windows) -> Context:
+        device = image[:, :, :1, :1].device
+        return {name: value.to(device) for name, value in self.context.items()}
+
+    def survey(self, image: Windows, tile: int, check: Check = go_on) -> Context:
+        return self.prepare(image)
 
 
 @dataclass(frozen=True)
@@ -40,12 +44,12 @@ def steadied(model: zoo.Model, context: Context) -> SteadyModel:
 
 
 @torch.inference_mode()
-def steady(model: zoo.Model, frames: Sequence[Float32]) -> zoo.Model:
+def steady(model: zoo.Model, frames: Sequence[Planes]) -> zoo.Model:
     """The model with one context for all frames of a clip: the mean of those of `frames`, (3, H, W) code values each.
 
     The mean of rising response curves is one, too.
     """
-    network = model.network.eval()
-    found = [network.prepare(pad(torch.from_numpy(planes)[None], network.tiling)) for planes in frames]
+    network, here = model.network.eval(), torch.device("cpu")
+    found = [network.prepare(Padded(planes, network.tiling, here)) for planes in frames]
     mean = {name: torch.stack([context[name] for context in found]).mean(dim=0) for name in found[0]}
     return steadied(model, mean) if mean else model

@@ -15,8 +15,9 @@ from itertools import product
 
 import cv2
 import numpy as np
+from numpy.typing import DTypeLike
 
-from hdrcli.color import Float32
+from hdrcli.color import Float32, Floats, Samples, store, to_float
 from hdrcli.tiling import Span, Tiling, spans
 
 EXPOSURES = (-4.0, -2.0, 0.0, 2.0)  # in stops
@@ -26,26 +27,26 @@ _TILING = Tiling(multiple_of=2**_TILED_LEVELS, halo=16, tile=256)  # filters rea
 _KNEE = 0.0031308  # where the sRGB curve (IEC 61966-2-1) stops being straight
 
 
-def fusion(linear: Float32) -> Float32:
+def fusion(linear: Floats, kind: DTypeLike = np.float32) -> Samples:
     """Fuses four sRGB-encoded exposures of a linear picture with OpenCV's default weights.
 
-    linear: (H, W, 3) BT.709 RGB, mid-grey at 0.18. Returns (H, W, 3) sRGB-encoded in [0, 1].
+    linear: (H, W, 3) BT.709 RGB, mid-grey at 0.18. Returns (H, W, 3) sRGB code values.
     """
     height, width, _ = linear.shape
     rows, columns = (_spans(side) for side in (height, width))
     tiles = list(product(rows, columns))
-    fused = np.empty_like(linear)
+    fused: Samples = np.empty(linear.shape, kind)
     stack = np.empty((len(EXPOSURES), 4, -(-height // 4), -(-width // 4)), np.float32)
 
     def descend(tile: tuple[Span, Span]) -> None:
         window, kept, inside = zip(*((span.window, span.kept, _inside(span)) for span in tile), strict=True)
-        level2 = _down(_down(_exposed(linear[window])))
+        level2 = _down(_down(_exposed(to_float(linear[window]))))
         stack[:, :, *map(_quarter, kept)] = level2[:, :, *map(_quarter, inside)]
 
     def ascend(tile: tuple[Span, Span]) -> None:
         window, kept, inside = zip(*((span.window, span.kept, _inside(span)) for span in tile), strict=True)
-        planes = _blended(_exposed(linear[window]), _TILED_LEVELS, below[:, *map(_quarter, window)])
-        fused[kept] = np.moveaxis(planes[:, *inside], 0, 2).clip(0, 1)
+        planes = _blended(_exposed(to_float(linear[window])), _TILED_LEVELS, below[:, *map(_quarter, window)])
+        store(np.moveaxis(planes[:, *inside], 0, 2).clip(0, 1), fused[kept])
 
     _for_each(descend, tiles)
     below = _blended(stack, max(min(height, width).bit_length() - 1 - _TILED_LEVELS, 0))
@@ -101,25 +102,27 @@ def _weight(red: Float32, green: Float32, blue: Float32) -> Float32:
 def _blended(stack: Float32, levels: int, below: Float32 | None = None) -> Float32:
     """A stack blended over so many levels, on top of the coarsest where that is known already; (3, h, w)."""
     if levels == 0:
-        return _weighted(stack[:, :3], stack[:, 3]) if below is None else below
+        return np.asarray((stack[:, :3] * stack[:, 3:]).sum(axis=0)) if below is None else below
     height, width = stack.shape[2:]
     coarser = _down(stack)
-    detail = stack[:, :3] - _up(coarser[:, :3], height, width)
-    return _weighted(detail, stack[:, 3]) + _up(_blended(coarser, levels - 1, below), height, width)
-
-
-def _weighted(colours: Float32, weights: Float32) -> Float32:
-    colours = colours * weights[:, None]
-    return np.asarray(colours.sum(axis=0))
+    blended = _up(_blended(coarser, levels - 1, below), height, width)
+    for exposure, small in zip(stack, coarser, strict=True):
+        blended += (exposure[:3] - _up(small[:3], height, width)) * exposure[3]
+    return blended
 
 
 def _down(planes: Float32) -> Float32:
     """(..., h, w) at half the size."""
-    small = np.stack([cv2.pyrDown(plane) for plane in planes.reshape(-1, *planes.shape[-2:])])
-    return small.reshape(*planes.shape[:-2], *small.shape[1:])
+    height, width = planes.shape[-2:]
+    small = np.empty((*planes.shape[:-2], (height + 1) // 2, (width + 1) // 2), np.float32)
+    for place in np.ndindex(planes.shape[:-2]):
+        cv2.pyrDown(planes[place], dst=small[place])
+    return small
 
 
 def _up(planes: Float32, height: int, width: int) -> Float32:
     """(..., h, w) at twice the size, or one pixel less."""
-    large = np.stack([cv2.pyrUp(plane, dstsize=(width, height)) for plane in planes.reshape(-1, *planes.shape[-2:])])
-    return large.reshape(*planes.shape[:-2], height, width)
+    large = np.empty((*planes.shape[:-2], height, width), np.float32)
+    for place in np.ndindex(planes.shape[:-2]):
+        cv2.pyrUp(planes[place], dst=large[place], dstsize=(width, height))
+    return large

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hdrcli import camera, sensor
-from hdrcli.color import LUMINANCE_709, Float32, Float64, luminance, srgb_encode
+from hdrcli.color import LUMINANCE_709, Float32, Float64, luminance, srgb_encode, to_float
 from hdrcli.tonemap.fusion import fusion
 
 _BRIGHTEST = 60000.0
@@ -108,7 +108,7 @@ def mosaic(scene: Float32, rng: np.random.Generator, *, bits: int | None = None)
 
 def finished(light: Float32) -> Float32:
     """The finished picture of an unclipped scene, mid-grey at 0.18: exposure fusion in steps of 8 bits, in [0, 1]."""
-    return np.rint(255 * fusion(light)).astype(np.float32) / np.float32(255)
+    return to_float(fusion(light, np.uint8))
 
 
 def sheet(rows: Sequence[tuple[Float32, Float32, Float32]]) -> NDArray[np.uint8]:
