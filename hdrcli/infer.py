@@ -148,6 +148,7 @@ def _largest_tile(height: int, width: int, tiling: Tiling, bytes_of_pixel: float
     raise AssertionError("tiles end at the smallest")
 
 
+@memory.kept()
 @torch.inference_mode()
 def _run_once(
     network: Network,

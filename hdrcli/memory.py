@@ -1,7 +1,11 @@
 """How much memory there is, and how much a network takes for each pixel of a tile."""
 
+import ctypes
+import platform
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import psutil
@@ -10,6 +14,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # of mallopt(3)
+
 
 def free(device: torch.device) -> int:
     """Bytes that a device can still give."""
@@ -17,6 +23,32 @@ def free(device: torch.device) -> int:
         return int(torch.cuda.mem_get_info(device)[0])
     available: int = psutil.virtual_memory().available
     return available
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """While inside, memory that is freed is used again; the system gets it back in the end. With glibc alone.
+
+    Otherwise each large tensor has new pages, which take as long to come by as a layer does to compute.
+    """
+    libc = _glibc()
+    if libc is None:
+        yield
+        return
+    libc.mallopt(_MMAP_MAX, 0)
+    libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+    try:
+        yield
+    finally:
+        libc.mallopt(_MMAP_MAX, 65536)  # from here on what glibc does by itself once a large array was freed
+        libc.mallopt(_MMAP_THRESHOLD, 32 << 20)
+        libc.mallopt(_TRIM_THRESHOLD, 64 << 20)
+        libc.malloc_trim(0)
+
+
+@cache
+def _glibc() -> ctypes.CDLL | None:
+    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
 
 
 def peak(work: Callable[[], object]) -> int:

@@ -1,8 +1,10 @@
 """The choice of a precision: never one that changes the picture, tried once, remembered; and the memory of tiles."""
 
 import json
+import platform
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from torch import Tensor
@@ -88,6 +90,22 @@ def test_peak_counts_what_is_there_at_one_time() -> None:
 
     assert memory.peak(chain) == 8000
     assert memory.peak(lambda: [torch.zeros(10), torch.zeros(20).add_(1).view(4, 5)]) == 120
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators have other ways")
+def test_freed_memory_is_kept_for_a_while_only() -> None:
+    import resource
+
+    def new_pages() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        np.full(100 << 20, 1, np.uint8)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    with memory.kept():
+        first, again = new_pages(), new_pages()
+        held = psutil.Process().memory_info().rss
+    assert again < first / 2
+    assert psutil.Process().memory_info().rss < held - (80 << 20)
 
 
 def test_less_memory_means_smaller_tiles_and_the_same_picture() -> None:
