@@ -6,7 +6,6 @@ that it is one.
 
 import re
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -105,6 +104,8 @@ def put(target: Path, part: str) -> Iterator[Path]:
     An object store takes an object whole or not at all. A file system elsewhere, which unlike a store moves files by
     itself, gets it beside `target` under the name `part` first.
     """
+    import tempfile  # late, as help has no use for it
+
     from fsspec import AbstractFileSystem
 
     store, name = _store(target), _inside(target)

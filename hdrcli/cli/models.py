@@ -1,19 +1,18 @@
 """`hdr models`: what there is, what is known of it, and how weights are got, checked and removed."""
 
 import sys
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hdrcli import cards
-from hdrcli.cards import Card
 from hdrcli.cli import render
 from hdrcli.errors import UsageError, WeightsError
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from hdrcli.cards import Card
 
 app = typer.Typer(help="List, check, get and remove models.", no_args_is_help=True)
 
@@ -29,6 +28,8 @@ def list_models(
     """List all models, also those whose weights are still to be got."""
     from rich.markup import escape
     from rich.table import Column, Table
+
+    from hdrcli import cards
 
     found = cards.cards().values()
     if as_json:
@@ -49,7 +50,7 @@ def show(name: Name) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from hdrcli import nets
+    from hdrcli import cards, nets
 
     card = cards.lookup(name)
     spec = nets.spec(card.net)
@@ -85,7 +86,7 @@ def verify(
     from rich.markup import escape
     from rich.table import Table
 
-    from hdrcli import zoo
+    from hdrcli import cards, zoo
 
     chosen = [cards.find(name)] if name else [card for card in cards.cards().values() if card.ready]
     table = Table("model", "verdict", "deviation", box=None, pad_edge=False)
@@ -109,7 +110,7 @@ def pull(name: Name) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from hdrcli import zoo
+    from hdrcli import cards, zoo
 
     before = cards.lookup(name)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
@@ -136,7 +137,7 @@ def import_files(
     ] = None,
 ) -> None:
     """Make a model from published weights: `hdr models import fhdr FHDR-iter-2.ckpt --name mine --set iterations=2`."""
-    from hdrcli import zoo
+    from hdrcli import cards, zoo
 
     given: dict[str, Any] = dict(_setting(text) for text in settings or [])
     if emor:
@@ -148,6 +149,8 @@ def import_files(
 @app.command()
 def remove(name: Name) -> None:
     """Delete a model of your own: its card and its weights. Models that came with hdrcli stay."""
+    from hdrcli import cards
+
     card = cards.remove(name)
     render.say(f"removed {name} from {card.folder}")
 
@@ -155,11 +158,13 @@ def remove(name: Name) -> None:
 @app.command()
 def path() -> None:
     """Print the folders in which models are looked for, first found first used; new ones go into the first."""
+    from hdrcli import cards
+
     for folder in cards.folders():
         render.data(str(folder))
 
 
-def _facts(card: Card) -> dict[str, Any]:
+def _facts(card: "Card") -> dict[str, Any]:
     return {
         "name": card.name,
         "net": card.net,
@@ -173,11 +178,13 @@ def _facts(card: Card) -> dict[str, Any]:
     }
 
 
-def _is_default(card: Card) -> bool:
+def _is_default(card: "Card") -> bool:
+    from hdrcli import cards
+
     return card.name == cards.default_model(card.task)
 
 
-def _whereabouts(card: Card) -> str:
+def _whereabouts(card: "Card") -> str:
     if card.ready:
         return "here"
     return "to pull" if card.sources else "to get by hand"
@@ -189,6 +196,8 @@ def _lines(table: dict[str, Any]) -> str:
 
 def _setting(text: str) -> tuple[str, Any]:
     """KEY=VALUE with a number, true, false or otherwise a string as its value."""
+    import tomllib
+
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise UsageError(f"--set {text} is not KEY=VALUE", hint="for instance --set iterations=2")
