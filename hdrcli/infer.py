@@ -18,7 +18,8 @@ from hdrcli.color import Floats
 from hdrcli.errors import HdrError, OutOfMemoryError, UsageError
 from hdrcli.image import Planes
 from hdrcli.network import Network
-from hdrcli.probe import DTYPES, best, reduced
+from hdrcli.precision import DTYPES, reduced
+from hdrcli.probe import best
 from hdrcli.tiling import Padded, Tiling, run_tiled, spans
 
 SMALLEST_TILE = 64

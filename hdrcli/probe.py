@@ -8,7 +8,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from time import perf_counter, process_time
@@ -25,9 +25,8 @@ from hdrcli.color import srgb_encode
 from hdrcli.errors import WriteError
 from hdrcli.files import atomic_write
 from hdrcli.network import Network
+from hdrcli.precision import reduced
 from hdrcli.tiling import pad
-
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 LEAST_GAIN = 1.1
 MOST_STOPS = 0.02
@@ -56,14 +55,6 @@ class Verdict(NamedTuple):
             f"reduced precision was {self.gain:.1f}x as fast as fp32, {self.stops:.4f} stops off, "
             f"{self.alike:.1%} of 8-bit values within one level"
         )
-
-
-def reduced(device: torch.device, precision: str) -> AbstractContextManager[None]:
-    """While inside, convolutions and matrix products run in `precision`: "fp32", "bf16" or "fp16"."""
-    if precision not in DTYPES:
-        return nullcontext()
-    autocast: AbstractContextManager[None] = torch.autocast(device.type, DTYPES[precision])
-    return autocast
 
 
 def best(network: Network, device: torch.device) -> Verdict:

@@ -14,6 +14,7 @@ from hdrcli.cli.main import app
 from hdrcli.errors import UsageError
 from hdrcli.infer import Compute
 from hdrcli.network import Context, Network
+from hdrcli.precision import ceiling
 from hdrcli.tasks import bench
 from hdrcli.tiling import Tiling
 
@@ -41,7 +42,7 @@ def test_operations_and_memory_of_one_convolution() -> None:
 
 
 def test_ceiling_is_above_what_plain_loops_would_reach() -> None:
-    assert bench.ceiling(torch.device("cpu"), "fp32") > 0.1
+    assert ceiling(torch.device("cpu"), "fp32") > 0.1
 
 
 def test_command_writes_rows_and_a_plot(tmp_path: Path) -> None:

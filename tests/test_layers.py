@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "hdrcli"
 ROWS = (
     ("errors",),
     ("remote",),
-    ("color", "files", "limits"),
+    ("color", "files", "limits", "precision"),
     ("icc", "image"),
     ("batch", "cards", "codecs", "isolation", "metrics", "rawtypes", "scene", "sensor", "tiling"),
     ("camera", "cluster", "download", "layouts", "libraw", "losses", "memory", "network", "outside", "tonemap"),

@@ -75,9 +75,9 @@ class Lumen(Network):
     def add_light(self, codes: Tensor, linear: Tensor, clipped: Tensor, summary: Tensor) -> Tensor:
         """Raises clipped channels of unshuffled tiles, (N, 12, H/2, W/2); `clipped` is their share of clipping."""
         codes, linear, clipped = (x.contiguous(memory_format=torch.channels_last) for x in (codes, linear, clipped))
-        seen = torch.cat([codes, torch.log2(linear + 1 / 64) / 6, clipped], dim=1)
+        seen = torch.cat([codes, torch.log2(linear + 1 / 64).div_(6), clipped], dim=1)
         gain = F.softplus(self.head(self.unet(seen, summary)).float())
-        return linear * torch.exp(clipped * gain.clamp(max=12))
+        return gain.clamp(max=12).mul_(clipped).exp_().mul_(linear)
 
 
 class CurveEstimator(nn.Module):

@@ -1,14 +1,10 @@
 """bench: how fast networks run here, beside what this machine can do at most."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from time import perf_counter
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from hdrcli import cards, infer, memory, nets, zoo
@@ -16,9 +12,8 @@ from hdrcli.color import Float32
 from hdrcli.errors import UsageError
 from hdrcli.infer import Compute
 from hdrcli.network import Network
-from hdrcli.probe import DTYPES
+from hdrcli.precision import ceiling, fastest
 
-_CEILING_SHAPES = ((64, 256), (128, 128))  # channels and side of the convolutions that are timed
 _ROUNDS = 3
 
 
@@ -57,21 +52,6 @@ def bench(
                 yield measured(name, network, size, how, ceilings[precision])
 
 
-def ceiling(device: torch.device, precision: str) -> float:
-    """10^9 operations a second of the best 3x3 convolution, channels last."""
-    best = 0.0
-    for channels, side in _CEILING_SHAPES:
-        dtype = DTYPES.get(precision, torch.float32)
-        image, weight = (
-            torch.rand(*shape, dtype=dtype, device=device).to(memory_format=torch.channels_last)
-            for shape in ((1, channels, side, side), (channels, channels, 3, 3))
-        )
-        with torch.inference_mode():
-            seconds = _fastest(partial(F.conv2d, image, weight, padding=1), 4 * _ROUNDS, device)
-        best = max(best, 2 * 9 * channels**2 * side**2 / seconds / 1e9)
-    return best
-
-
 def measured(name: str, network: Network, megapixels: float, compute: Compute, ceiling: float) -> Row:
     """Runs a network on a picture of so many megapixels, about 4:3, with grain and clipped parts."""
     device = infer.describe(compute).device
@@ -79,7 +59,7 @@ def measured(name: str, network: Network, megapixels: float, compute: Compute, c
     with FlopCounterMode(display=False) as counter:
         needed = memory.peak(lambda: infer.run(network, planes, compute))
     tiles = infer.run(network, planes, compute).tiles
-    seconds = _fastest(lambda: infer.run(network, planes, compute), _ROUNDS, device)
+    seconds = fastest(lambda: infer.run(network, planes, compute), _ROUNDS, device)
     pixels = planes[0].size * network.tiling.scale**2
     gflops = counter.get_total_flops() / seconds / 1e9
     return Row(
@@ -120,14 +100,3 @@ def _picture(network: Network, megapixels: float) -> Float32:
         raise UsageError(f"a picture of {megapixels:g} megapixels has no pixels", hint="give a size above 0")
     height = max(round((0.75 * megapixels * 1e6) ** 0.5 / network.tiling.scale), 1)
     return np.random.default_rng(0).random((network.planes, height, height * 4 // 3), np.float32).round(2)
-
-
-def _fastest(work: Callable[[], object], rounds: int, device: torch.device) -> float:
-    seconds = float("inf")
-    for _ in range(rounds):
-        start = perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds = min(seconds, perf_counter() - start)
-    return seconds

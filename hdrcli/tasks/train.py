@@ -20,7 +20,7 @@ from hdrcli import __version__, cards, infer, nets, zoo
 from hdrcli.errors import HdrError, ReadError, UsageError
 from hdrcli.files import atomic_write
 from hdrcli.network import StateDict
-from hdrcli.tasks.bench import ceiling
+from hdrcli.precision import ceiling
 from hdrcli.training import data as found_data
 from hdrcli.training import loop, parallel, recipe, speed, state, vgg
 from hdrcli.training.course import Course, Scores

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Generator, Mapping
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from hdrcli.errors import HdrError, UsageError
+from hdrcli.precision import reduced
 from hdrcli.training import feed, parallel, state
 from hdrcli.training.course import Batch, Course, Losses, Scores
 from hdrcli.training.recipe import Recipe, Stage
@@ -234,7 +235,7 @@ class _Stepper:
         for module in self._still:
             module.eval()
         buffers = [buffer.clone() for buffer in now.network.buffers()]
-        with _autocast(self._run.settings):
+        with reduced(self._run.settings.device, "bf16" if self._run.settings.bf16 else "fp32"):
             found = self._objective(batch)
         parts = {name: stage.loss[name].at(progress) * value.float() for name, value in found.items()}
         total = torch.stack(list(parts.values())).sum()
@@ -270,13 +271,6 @@ def _learns(module: nn.Module) -> bool:
 
 def _seed(*place: int) -> int:
     return int(np.random.SeedSequence(place).generate_state(1)[0])
-
-
-def _autocast(settings: Settings) -> AbstractContextManager[None]:
-    if not settings.bf16:
-        return nullcontext()
-    context: AbstractContextManager[None] = torch.autocast(settings.device.type, torch.bfloat16)
-    return context
 
 
 class _Meter:
