@@ -92,9 +92,13 @@ class Image:
 
     def require(self, transfer: Transfer, who: str) -> Float32:
         """The pixels, if they are in `transfer`; otherwise WrongStateError naming the caller."""
+        self.check(transfer, who)
+        return self.pixels
+
+    def check(self, transfer: Transfer, who: str) -> None:
+        """WrongStateError naming the caller unless the numbers are in `transfer`."""
         if self.transfer != transfer:
             raise WrongStateError(
                 f"{who} needs {transfer} pixels but was given {self.transfer} ones",
                 hint=f"call image.to(Transfer.{transfer.name}) first",
             )
-        return self.pixels

@@ -134,7 +134,7 @@ def write(image: Image, path: Path, format: str, options: WriteOptions = DEFAULT
     if row is None or not row.writes:
         raise UsageError(f"hdr does not write {format!r} files", hint=f"formats: {_listed(_writable())}")
     if not (row.light and image.transfer == Transfer.LINEAR):
-        image.require(row.holds, f"the {format} writer")
+        image.check(row.holds, f"the {format} writer")
     try:
         return _codec(format).write(image, path, options)
     except OSError as error:

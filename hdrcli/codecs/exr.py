@@ -11,7 +11,7 @@ import OpenEXR
 from hdrcli import __version__
 from hdrcli.codecs import WriteOptions, _display, _exif, _linear, _xmp
 from hdrcli.codecs._quiet import libraries_silent
-from hdrcli.color import BT709, Primaries
+from hdrcli.color import BT709, Floats, Primaries
 from hdrcli.errors import ReadError, UsageError, WriteError
 from hdrcli.image import Image, Metadata
 from hdrcli.limits import check_size
@@ -30,6 +30,8 @@ COMPRESSIONS = {
 }
 
 _LARGEST_HALF = 65504.0
+_MAGNITUDE, _INFINITE = np.uint16(0x7FFF), 0x7C00  # bits of a half float
+_ROWS = 128
 _LARGEST_SINGLE = float(np.finfo(np.float32).max)
 _FLAT = (OpenEXR.scanlineimage, OpenEXR.tiledimage)
 _MAIN_LAYERS = ("combined", "beauty", "rgba")  # what renderers call the finished picture among its parts
@@ -64,7 +66,8 @@ def write(image: Image, path: Path, options: WriteOptions) -> list[str]:
             f"there is no EXR compression {options.compression!r}", hint="compressions: " + ", ".join(COMPRESSIONS)
         )
     high = _LARGEST_HALF if options.half else _LARGEST_SINGLE
-    light, notes = _linear.clipped(image.pixels, -high, high)
+    ready = options.half and _is_finite_half(image.samples)
+    light, notes = (image.samples, []) if ready else _linear.clipped(image.pixels, -high, high)
     p = image.primaries
     header: dict[str, Any] = {}
     if options.metadata:
@@ -86,6 +89,14 @@ def write(image: Image, path: Path, options: WriteOptions) -> list[str]:
             f"{path} cannot be written: {error}", hint="check the folder, its permissions and space"
         ) from error
     return notes
+
+
+def _is_finite_half(light: Floats) -> bool:
+    """Whether these are half floats, none of them infinite; by their bits, which is far quicker than comparing them."""
+    if light.dtype != np.float16:
+        return False
+    bits = np.ascontiguousarray(light).view(np.uint16)
+    return all(int((bits[top : top + _ROWS] & _MAGNITUDE).max()) < _INFINITE for top in range(0, len(bits), _ROWS))
 
 
 def _opened(path: Path, name: str, *, header_only: bool = False) -> Any:
