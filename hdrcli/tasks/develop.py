@@ -145,8 +145,7 @@ def develop_mosaic(
         note = f"{model.card.name} is made for the {feed} sensor, and was fed that"
         mosaic = replace(mosaic, meta=replace(mosaic.meta, notes=(*mosaic.meta.notes, note)))
     network = model.network if denoise == 1 else Denoising(model.network, denoise)
-    planes = Packed(mosaic, partial(native, ev=ev)) if feed == "native" else _canonical(mosaic, ev, clip)
-    result = infer.run(network, planes, compute, check, half=bits == 8)
+    result = infer.run(network, fed(mosaic, feed, ev, clip), compute, check, half=bits == 8)
     picture = upright(result.pixels, mosaic)
     linear = model.spec.gives == "linear"
     finished = tonemap.OPERATORS[look](picture, _KINDS[bits]) if linear else tonemap.clipped(picture, _KINDS[bits])
@@ -157,8 +156,10 @@ def develop_mosaic(
     return Made(image, result.device, result.precision, result.tiles, partner=light)
 
 
-def _canonical(mosaic: Mosaic, ev: float, clip: Clip | None) -> Planes:
-    """`sensor.canonical`, window by window, with the balance and the gain of a clip, if it is of one."""
+def fed(mosaic: Mosaic, feed: Feed, ev: float, clip: Clip | None = None) -> Planes:
+    """What the model sees of a mosaic, made window by window, with balance and gain of the clip, if it is of one."""
+    if feed == "native":
+        return Packed(mosaic, partial(native, ev=ev))
     balance = mosaic.balance if clip is None or clip.balance is None else clip.balance
     held = replace(mosaic, balance=balance)
     gain = np.float32((clip.gain if clip else anchor(Packed(held, camera_linear))) * 2.0**ev)
