@@ -45,9 +45,9 @@ def network(published_file: Path) -> HdrIsp:
     return network
 
 
-def _slim(*, skip: bool = False) -> HdrIsp:
+def _slim(*, coded: bool = False, skip: bool = False) -> HdrIsp:
     torch.manual_seed(3)
-    return HdrIsp(width=4, skip=skip).double()
+    return HdrIsp(width=4, coded=coded, skip=skip).double()
 
 
 def _planes(height: int, width: int, count: int = 1) -> Tensor:
@@ -207,16 +207,30 @@ def test_pictures_of_a_batch_do_not_mix() -> None:
 
 
 @torch.inference_mode()
-def test_skip_adds_to_the_last_level_alone() -> None:
+def test_skip_begins_the_last_picture_with_that_of_level_1() -> None:
     plain, with_skip = _slim(), _slim(skip=True)
     state = with_skip.state_dict()
-    assert set(state) - set(plain.state_dict()) == {"skip.weight"}
-    plain.load_state_dict({name: value for name, value in state.items() if name != "skip.weight"})
-    image = _planes(16, 24) - 0.1
+    added = {"skip.weight", "trust.conv.weight", "trust.conv.bias"}
+    assert set(state) - set(plain.state_dict()) == added
+    plain.load_state_dict({name: value for name, value in state.items() if name not in added})
+    image = _planes(24, 32)
     assert torch.equal(plain.at_level(image, 1), with_skip.at_level(image, 1))
-    assert (plain.whole(image) - with_skip.whole(image)).abs().max() > 1e-3
+    with_detail = with_skip.whole(image)
     with_skip.skip.weight.zero_()
-    assert torch.equal(plain.whole(image), with_skip.whole(image))
+    without = with_skip.whole(image)
+    assert (with_detail - without).abs().max() > 1e-3
+    carried = torch.logit(without) - torch.logit(plain.whole(image))
+    coarser = torch.logit(plain.at_level(image, 1))
+    doubled = torch.nn.functional.interpolate(coarser, scale_factor=2, mode="bilinear", align_corners=True)
+    torch.testing.assert_close(carried, doubled)
+
+
+@torch.inference_mode()
+def test_coded_planes_are_what_the_network_sees() -> None:
+    plain, coded = _slim(), _slim(coded=True)
+    plain.load_state_dict(coded.state_dict())
+    image = _planes(24, 32)
+    torch.testing.assert_close(coded.whole(image), plain.whole(torch.asinh(20 * image) / 4))
 
 
 @pytest.mark.parametrize("level", range(5))

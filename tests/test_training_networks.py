@@ -63,16 +63,19 @@ def test_mosaics_match_their_finished_pictures(views: list[pool.Float16]) -> Non
     assert cropped["planes"].shape == (4, 32, 40) and cropped["target"].shape == (3, 64, 80)
 
 
-def test_hdrisp_with_a_skip_begins_with_a_demosaic() -> None:
-    """A flat mosaic gives a flat picture of its own colour, and a bilinear ramp stays one inside."""
+def test_hdrisp_with_a_skip_begins_with_the_detail_of_a_demosaic() -> None:
+    """A flat mosaic of one grey has none; of a bright pixel, the pixel itself is brighter than what lies around it."""
     network = HdrIsp(width=4, skip=True).eval()
     hdrisp.begin(network)
     assert network.skip is not None
-    flat = torch.tensor([0.3, 0.5, 0.7, 0.5])[None, :, None, None].expand(1, 4, 8, 8)
+    mosaic = torch.full((1, 4, 9, 9), 0.5)
     with torch.no_grad():
-        out = network.skip(torch.nn.functional.pad(flat, (1, 1, 1, 1), mode="reflect"))
-    wanted = hdrisp._CONTRAST * torch.tensor([0.7, 0.5, 0.3])[None, :, None, None].expand_as(out)
-    torch.testing.assert_close(out, wanted)
+        flat = network.skip(torch.nn.functional.pad(mosaic, (1, 1, 1, 1), mode="reflect"))
+        mosaic[:, 2, 4, 4] += 0.1  # a red one, at (8, 8) of the picture
+        spot = network.skip(torch.nn.functional.pad(mosaic, (1, 1, 1, 1), mode="reflect"))[0] - flat[0]
+    torch.testing.assert_close(flat, torch.zeros_like(flat), rtol=0, atol=1e-5)
+    assert spot[0, 8, 8] == spot.max() == pytest.approx(0.1 * hdrisp._CONTRAST * (1 - 1 / 9), rel=1e-4)
+    assert float(spot[1:].abs().max()) == 0 and float(spot[0].sum()) == pytest.approx(0, abs=1e-5)
 
 
 @pytest.mark.parametrize("level", [0, 2])

@@ -41,13 +41,14 @@ _HALO_OF_STAGE = 34  # of a level, the coarser one being given: level 3 reaches 
 class HdrIsp(Network):
     """(N, 4, h, w) planes B, Gr, R, Gb to (N, 3, 2h, 2w) sRGB-encoded RGB in (0, 1); h and w are multiples of 8.
 
-    width: channels at packed size, 32 in the paper; twice as many at each level below. skip: adds a learned linear
-    demosaic of the asinh-coded planes before the last sigmoid (a deviation; published weights have none).
+    width: channels at packed size, 32 in the paper; twice as many at each level below. coded: the network sees
+    asinh-coded planes. skip: the last picture begins with that of level 1, and gets detail from a learned linear
+    demosaic of the coded planes, as far as the features trust it. Published weights have neither.
     """
 
     planes = _PLANES
 
-    def __init__(self, width: int = 32, skip: bool = False) -> None:
+    def __init__(self, width: int = 32, coded: bool = False, skip: bool = False) -> None:
         super().__init__()
         w1, w2, w3, w4 = (width << level for level in range(4))
         self.tiling = Tiling(multiple_of=8, halo=_HALO, scale=2, tile=1024, minimum=16)
@@ -63,7 +64,9 @@ class HdrIsp(Network):
         self.up1 = _Conv(w2, w1)
         self.up0 = _Conv(w1, w1 // 2)
         self.out = nn.ModuleList(_Conv(inputs, 3, active=False) for inputs in (w1 // 2, w1, w2, w3, w4))
+        self.coded = coded
         self.skip = nn.ConvTranspose2d(_PLANES, 3, 6, stride=2, padding=4, bias=False) if skip else None
+        self.trust = _Conv(w1 // 2, 3, active=False) if skip else None
         self.surveyed = w3 / 16 + w2 / 4  # the features of levels 3 and 2
         name_statistics(self)
 
@@ -108,26 +111,33 @@ class HdrIsp(Network):
     def _run(self, tile: Tensor, context: Context, wanted: int) -> Tensor:
         facts = Facts(tile, context, _PLANES)
         planes = tile[:, :_PLANES]
-        features = next(features for level, features in self._levels(planes, facts) if level == wanted)
-        picture: Tensor = self.out[wanted]([features], facts)
-        if wanted == 0 and self.skip is not None:
-            coded = asinh(20 * planes) / 4
-            picture = picture + self.skip(F.pad(coded, (1, 1, 1, 1), mode="reflect"))
+        coarsest = max(wanted, 1)
+        x = next(x for level, x in self._levels(planes, facts) if level == coarsest)
+        picture: Tensor = self.out[wanted]([x], facts) if wanted else self._last(planes, x, facts)
         return torch.sigmoid(picture)
 
+    def _last(self, planes: Tensor, x: Tensor, facts: Facts) -> Tensor:
+        """The picture of level 0, before its sigmoid, from the features of level 1."""
+        features = self.up0([facts.doubled(x)], facts)
+        picture: Tensor = self.out[0]([features], facts)
+        if self.skip is None or self.trust is None:
+            return picture
+        detail: Tensor = self.skip(F.pad(code(planes), (1, 1, 1, 1), mode="reflect"))
+        trusted = torch.sigmoid(self.trust([features], facts)) * detail
+        return picture + facts.doubled(self.out[1]([x], facts)) + trusted
+
     def _levels(self, planes: Tensor, facts: Facts) -> Iterator[tuple[int, Tensor]]:
-        """The levels 4 to 0 and their features, each computed when it is asked for."""
+        """The levels 4 to 1 and their features, each computed when it is asked for."""
         encoded = list(self._encoded(planes, facts))
         x = self.level4(F.max_pool2d(encoded[-1], 2), facts)
         yield 4, x
         for level in (3, 2, 1):
             x = self._blended(level, encoded.pop(), x, facts)
             yield level, x
-        yield 0, self.up0([facts.doubled(x)], facts)
 
     def _encoded(self, planes: Tensor, facts: Facts) -> Iterator[Tensor]:
         """What the levels 1, 2 and 3 see of the input."""
-        features = self.encode1([planes], facts)
+        features = self.encode1([code(planes) if self.coded else planes], facts)
         yield features
         for encode in (self.encode2, self.encode3):
             features = encode([F.max_pool2d(features, 2)], facts)
@@ -150,6 +160,11 @@ class HdrIsp(Network):
         """The features of a tile at a level, given those of the whole picture at the next coarser one."""
         encoded = self._encoded_at(level, planes, facts)
         return self._blended(level, encoded, facts.seen(coarser, 2**level), facts)
+
+
+def code(planes: Tensor) -> Tensor:
+    """Linear light to a scale on which dark and bright steps count alike: asinh(20 x) / 4."""
+    return asinh(20 * planes) / 4
 
 
 class _Conv(nn.Module):
@@ -359,7 +374,8 @@ SPEC = NetSpec(
     importers={"torch-state-dict": import_torch},
     deviations=(
         "statistics of a picture larger than one tile are measured on the whole picture and shared by its tiles",
-        "with skip, a learned demosaic of the asinh-coded planes is added before the last sigmoid",
+        "with coded, the network sees asinh-coded planes",
+        "with skip, the last picture is that of level 1 with corrections and detail from a learned linear demosaic",
     ),
     tiny={"width": 4},
 )

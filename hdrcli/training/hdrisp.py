@@ -45,7 +45,7 @@ DIFFERENCES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
 LOSSES = (*DIFFERENCES, "perceptual")
 VALIDATION = 12  # pictures at most
 
-_CONTRAST, _MIDDLE = 3.8, 0.5  # the line from asinh-coded light to the logit of the finished picture
+_CONTRAST = 3.8  # slope of the line from asinh-coded light to the logit of the finished picture
 
 
 def course(data: Data, recipe: Recipe, budget: loop.Budget, seed: int, vgg: Vgg | None = None) -> Course:
@@ -63,8 +63,8 @@ def course(data: Data, recipe: Recipe, budget: loop.Budget, seed: int, vgg: Vgg 
 
 
 def begin(network: HdrIsp) -> None:
-    """Lets a network with a skip begin with a bilinear demosaic, brightened by about what the look asks for."""
-    if network.skip is None:
+    """Lets a network with a skip begin with the picture of level 1 and half of a bilinear demosaic's detail."""
+    if network.skip is None or network.trust is None:
         return
     places = torch.arange(6.0)
     with torch.no_grad():
@@ -75,9 +75,10 @@ def begin(network: HdrIsp) -> None:
                 kernel = (1 - (down[:, None] + across) * 0.75).clamp(min=0)  # itself, and a quarter to each neighbour
             else:
                 kernel = (1 - down / 2).clamp(min=0)[:, None] * (1 - across / 2).clamp(min=0)
-            network.skip.weight[plane, channel] = _CONTRAST * kernel
-        network.get_parameter("out.0.conv.weight").mul_(0.1)
-        network.get_parameter("out.0.conv.bias").fill_(-_CONTRAST * _MIDDLE)
+            network.skip.weight[plane, channel] = _CONTRAST * (kernel - kernel.mean())
+        for name in ("out.0.conv", "trust.conv"):
+            network.get_parameter(f"{name}.weight").mul_(0.1)
+            network.get_parameter(f"{name}.bias").zero_()
 
 
 def shots(layout: Layout, seed: int) -> Shoot:
