@@ -9,7 +9,7 @@ tile by tile, and made again when they are needed, so that memory holds no more 
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 
@@ -36,6 +36,20 @@ def fusion(linear: Floats, kind: DTypeLike = np.float32) -> Samples:
     rows, columns = (_spans(side) for side in (height, width))
     tiles = list(product(rows, columns))
     fused: Samples = np.empty(linear.shape, kind)
+    below = _blended(_level2(linear, tiles), max(min(height, width).bit_length() - 1 - _TILED_LEVELS, 0))
+
+    def ascend(tile: tuple[Span, Span]) -> None:
+        window, kept, inside = zip(*((span.window, span.kept, _inside(span)) for span in tile), strict=True)
+        planes = _blended(_exposed(to_float(linear[window])), _TILED_LEVELS, below[:, *map(_quarter, window)])
+        store(np.moveaxis(planes[:, *inside], 0, 2).clip(0, 1), fused[kept])
+
+    _for_each(ascend, tiles)
+    return fused
+
+
+def _level2(linear: Floats, tiles: Sequence[tuple[Span, Span]]) -> Float32:
+    """The stack of a whole picture at a quarter of its size."""
+    height, width, _ = linear.shape
     stack = np.empty((len(EXPOSURES), 4, -(-height // 4), -(-width // 4)), np.float32)
 
     def descend(tile: tuple[Span, Span]) -> None:
@@ -43,15 +57,8 @@ def fusion(linear: Floats, kind: DTypeLike = np.float32) -> Samples:
         level2 = _down(_down(_exposed(to_float(linear[window]))))
         stack[:, :, *map(_quarter, kept)] = level2[:, :, *map(_quarter, inside)]
 
-    def ascend(tile: tuple[Span, Span]) -> None:
-        window, kept, inside = zip(*((span.window, span.kept, _inside(span)) for span in tile), strict=True)
-        planes = _blended(_exposed(to_float(linear[window])), _TILED_LEVELS, below[:, *map(_quarter, window)])
-        store(np.moveaxis(planes[:, *inside], 0, 2).clip(0, 1), fused[kept])
-
     _for_each(descend, tiles)
-    below = _blended(stack, max(min(height, width).bit_length() - 1 - _TILED_LEVELS, 0))
-    _for_each(ascend, tiles)
-    return fused
+    return stack
 
 
 def _spans(length: int) -> list[Span]:
