@@ -145,9 +145,9 @@ def develop_mosaic(
         note = f"{model.card.name} is made for the {feed} sensor, and was fed that"
         mosaic = replace(mosaic, meta=replace(mosaic.meta, notes=(*mosaic.meta.notes, note)))
     network = model.network if denoise == 1 else Denoising(model.network, denoise)
-    result = infer.run(network, fed(mosaic, feed, ev, clip), compute, check, half=bits == 8)
-    picture = upright(result.pixels, mosaic)
     linear = model.spec.gives == "linear"
+    result = infer.run(network, fed(mosaic, feed, ev, clip), compute, check, half=linear and bits == 8)
+    picture = upright(result.pixels, mosaic)
     finished = tonemap.OPERATORS[look](picture, _KINDS[bits]) if linear else tonemap.clipped(picture, _KINDS[bits])
     facts = provenance(model, sensor=feed, ev=ev, denoise=denoise, look=look if linear else "learned")
     meta = replace(mosaic.meta, extra={**mosaic.meta.extra, **facts})
