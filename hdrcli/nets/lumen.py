@@ -77,7 +77,7 @@ class Lumen(Network):
         codes, linear, clipped = (x.contiguous(memory_format=torch.channels_last) for x in (codes, linear, clipped))
         seen = torch.cat([codes, torch.log2(linear + 1 / 64).div_(6), clipped], dim=1)
         gain = F.softplus(self.head(self.unet(seen, summary)).float())
-        return gain.clamp(max=12).mul_(clipped).exp_().mul_(linear)
+        return gain.clamp(max=12).mul_(clipped).exp_() * linear
 
 
 class CurveEstimator(nn.Module):
