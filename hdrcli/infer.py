@@ -24,6 +24,7 @@ from hdrcli.tiling import Padded, Tiling, run_tiled, spans
 
 SMALLEST_TILE = 64
 SHARE_OF_FREE = 0.6  # of the memory that is free
+LEAST_HALOS = 6  # in the side of a window, where memory allows it: in smaller ones halos take most of the time
 MOST_FOR_TILES = 512 << 20  # bytes; larger tiles save nothing: what halos cost less, fresh memory costs more
 
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch takes large pages: new tensors cost a fifth of the time
@@ -121,7 +122,8 @@ def run(network: Network, planes: Planes, compute: Compute, check: Check = go_on
     batch = compute.batch
     budget = compute.memory or int(SHARE_OF_FREE * memory.free(device))
     budget -= output.nbytes + int(4 * math.prod(picture.shape[2:]) * network.surveyed)
-    most = budget if network.surveyed else min(budget, MOST_FOR_TILES)  # one that is surveyed is best left whole
+    wanted = max(MOST_FOR_TILES, bytes_of_pixel * batch * (LEAST_HALOS * network.tiling.halo) ** 2)
+    most = budget if network.surveyed else min(budget, wanted)  # one that is surveyed is best left whole
     tile = compute.tile or _largest_tile(*picture.shape[2:], network.tiling, bytes_of_pixel * batch, most)
     while True:
         try:
@@ -139,7 +141,7 @@ def run(network: Network, planes: Planes, compute: Compute, check: Check = go_on
     return Result(output.numpy(), str(device), precision, tiles)
 
 
-def _largest_tile(height: int, width: int, tiling: Tiling, bytes_of_pixel: float, budget: int) -> int:
+def _largest_tile(height: int, width: int, tiling: Tiling, bytes_of_pixel: float, budget: float) -> int:
     """Cuts a padded picture into as few tiles as fit into `budget` bytes, all of one size."""
     for parts in count(1):
         tile = max(-(-max(height, width) // parts), SMALLEST_TILE)
