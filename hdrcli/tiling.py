@@ -86,8 +86,12 @@ def round_up(size: int, multiple: int) -> int:
 
 
 def spans(length: int, tile: int, tiling: Tiling) -> list[Span]:
-    """Cuts an axis of `length` pixels (a multiple of `tiling.multiple_of`) into tiles; the kept parts cover it once."""
-    step = round_up(max(tile, 1), tiling.multiple_of)
+    """Cuts an axis of `length` pixels (a multiple of `tiling.multiple_of`) into tiles; the kept parts cover it once.
+
+    They are as many as `tile` asks for, and about equal.
+    """
+    tiles = -(-length // round_up(max(tile, 1), tiling.multiple_of))
+    step = round_up(-(-length // tiles), tiling.multiple_of)
     halo = round_up(tiling.halo, tiling.multiple_of)
     size = max(step + 2 * halo, round_up(tiling.minimum, tiling.multiple_of))
     if size >= length:
