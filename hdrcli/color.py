@@ -30,6 +30,8 @@ BT2020 = Primaries("BT.2020", (0.708, 0.292), (0.170, 0.797), (0.131, 0.046))  #
 
 SDR_WHITE = 203.0  # cd/m2 of diffuse white, ITU-R BT.2408
 
+CLIPPED_CODE = 250 / 255  # a code value from here on counts as clipped, also after JPEG coding
+
 LUMINANCE_709 = np.array([0.2126, 0.7152, 0.0722], np.float32)  # ITU-R BT.709 luma weights, on linear light
 
 # Adapted from the Bradford cone responses (ICC.1:2022, annex E).

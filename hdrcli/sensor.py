@@ -100,8 +100,8 @@ def canonical(mosaic: Mosaic, ev: float = 0.0) -> Float32:
     the two greens is kept), clipped highlights drawn to neutral, everything scaled by the anchor of the whole picture
     and by 2^ev. Returns (4, h, w) float32 planes B, Gr, R, Gb; values may be negative (noise) and above 1.
     """
-    gain = anchor(Packed(mosaic, camera_linear)) * 2.0**ev
-    return camera_linear(mosaic) * np.float32(gain)
+    planes = camera_linear(mosaic)
+    return planes * np.float32(anchor(planes) * 2.0**ev)
 
 
 def camera_linear(mosaic: Mosaic) -> Float32:

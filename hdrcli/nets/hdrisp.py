@@ -26,9 +26,9 @@ from torch import Tensor, nn
 
 from hdrcli.batch import Check, go_on
 from hdrcli.nets._joined import JoinedConv2d
-from hdrcli.nets._quick import asinh
 from hdrcli.nets._torch_checkpoint import import_arrays
 from hdrcli.nets._whole import Facts, Located, Statistic, Survey, TileFacts, name_statistics
+from hdrcli.nets.lumenraw import encode
 from hdrcli.network import Context, NetSpec, Network, StateDict
 from hdrcli.tiling import Tiling, Windows
 
@@ -122,7 +122,7 @@ class HdrIsp(Network):
         picture: Tensor = self.out[0]([features], facts)
         if self.skip is None or self.trust is None:
             return picture
-        detail: Tensor = self.skip(F.pad(code(planes), (1, 1, 1, 1), mode="reflect"))
+        detail: Tensor = self.skip(F.pad(encode(planes), (1, 1, 1, 1), mode="reflect"))
         trusted = torch.sigmoid(self.trust([features], facts)) * detail
         return picture + facts.doubled(self.out[1]([x], facts)) + trusted
 
@@ -137,10 +137,10 @@ class HdrIsp(Network):
 
     def _encoded(self, planes: Tensor, facts: Facts) -> Iterator[Tensor]:
         """What the levels 1, 2 and 3 see of the input."""
-        features = self.encode1([code(planes) if self.coded else planes], facts)
+        features = self.encode1([encode(planes) if self.coded else planes], facts)
         yield features
-        for encode in (self.encode2, self.encode3):
-            features = encode([F.max_pool2d(features, 2)], facts)
+        for coarser in (self.encode2, self.encode3):
+            features = coarser([F.max_pool2d(features, 2)], facts)
             yield features
 
     def _encoded_at(self, level: int, planes: Tensor, facts: Facts) -> Tensor:
@@ -160,11 +160,6 @@ class HdrIsp(Network):
         """The features of a tile at a level, given those of the whole picture at the next coarser one."""
         encoded = self._encoded_at(level, planes, facts)
         return self._blended(level, encoded, facts.seen(coarser, 2**level), facts)
-
-
-def code(planes: Tensor) -> Tensor:
-    """Linear light to a scale on which dark and bright steps count alike: asinh(20 x) / 4."""
-    return asinh(20 * planes) / 4
 
 
 class _Conv(nn.Module):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hdrcli import camera, codecs, layouts, raw
 from hdrcli.cards import Task
-from hdrcli.color import Float32, luminance, srgb_decode, srgb_encode
+from hdrcli.color import CLIPPED_CODE, Float32, luminance, srgb_decode, srgb_encode
 from hdrcli.errors import ReadError, UsageError
 from hdrcli.image import Image, Transfer
 from hdrcli.layouts import is_picture, require_partners
@@ -21,7 +21,6 @@ from hdrcli.tonemap.fusion import fusion
 Feed = Literal["canonical", "native"]
 Read = Callable[[Callable[..., Any], Path], Any]  # makes of a file what a reader makes of it, as `Decoders.read` does
 
-CLIPPED = 250 / 255  # code value from which an input pixel counts as clipped
 WIDTH, HEIGHT = 512, 384  # of simulated views
 CAMERAS = 3  # that photograph each scene for develop
 
@@ -144,7 +143,7 @@ def cleaned(pixels: Float32, what: str) -> tuple[Float32, tuple[str, ...]]:
 def clipped_mask(encoded: Float32) -> NDArray[np.bool_]:
     """(H, W) mask of the pixels with a channel of at least 250 of 255."""
     red, green, blue = np.moveaxis(encoded, 2, 0)
-    return np.asarray(np.maximum(np.maximum(red, green), blue) >= CLIPPED - 1e-4)
+    return np.asarray(np.maximum(np.maximum(red, green), blue) >= CLIPPED_CODE - 1e-4)
 
 
 def _same_size(reference: Path, wanted: Float32, other: Path, picture: Float32) -> None:

@@ -21,7 +21,6 @@ from hdrcli.tiling import Windows
 
 Feed = Literal["canonical", "native"]
 Balance = Literal["camera", "as-shot", "auto", "daylight"]
-
 Bits = Literal[8, 16, 32]
 
 DEFAULT_LOOK = "fusion"

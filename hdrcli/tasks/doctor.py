@@ -4,10 +4,8 @@ import os
 import platform
 import shutil
 import tempfile
-import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -121,18 +119,10 @@ def _bf16() -> Finding:
     """How fast this CPU convolves in bfloat16, in parts of its speed in float32."""
     import torch
 
-    network, image = torch.nn.Conv2d(32, 32, 3), torch.ones(1, 32, 256, 256)
+    from hdrcli.precision import ceiling
 
-    def seconds(context: Callable[[], AbstractContextManager[object]]) -> float:
-        def once() -> float:
-            start = time.perf_counter()
-            with torch.inference_mode(), context():
-                network(image)
-            return time.perf_counter() - start
-
-        return min(once() for _ in range(5))
-
-    ratio = seconds(nullcontext) / seconds(lambda: torch.autocast("cpu", torch.bfloat16))
+    cpu = torch.device("cpu")
+    ratio = ceiling(cpu, "bf16") / ceiling(cpu, "fp32")
     advice = "" if ratio > 1 else ": leave --precision as it is"
     return Finding("cpu bf16", "good" if ratio > 1 else "note", f"{ratio:.1f} times the speed of fp32{advice}")
 

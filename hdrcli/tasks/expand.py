@@ -12,6 +12,7 @@ from hdrcli import codecs, infer, zoo
 from hdrcli.batch import Check, go_on
 from hdrcli.color import (
     BT709,
+    CLIPPED_CODE,
     SDR_WHITE,
     Float32,
     Samples,
@@ -27,7 +28,6 @@ from hdrcli.infer import Compute
 from hdrcli.network import Context, Network, Wrapped
 from hdrcli.tasks import sequence
 from hdrcli.tasks.common import Made, check_number, model_for, provenance
-from hdrcli.tasks.inspect import CLIPPED_CODE
 
 
 def expand(

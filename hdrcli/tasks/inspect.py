@@ -11,14 +11,13 @@ from PIL import Image as Pillow
 from PIL.ExifTags import IFD, TAGS
 
 from hdrcli import codecs, raw
-from hdrcli.color import Float32, luminance
+from hdrcli.color import CLIPPED_CODE, Float32, luminance
 from hdrcli.errors import HdrError
 from hdrcli.image import Image, Metadata, Transfer
 from hdrcli.isolation import Decoders
 from hdrcli.rawtypes import SUFFIXES
 from hdrcli.sensor import Mosaic, clipped, parts_of_white
 
-CLIPPED_CODE = 250 / 255  # a code value from here on counts as clipped, also after JPEG coding
 _TAILS = (0.1, 99.9)  # percentiles of luminance that the dynamic range spans
 
 _GROUP = 32  # files between two looks at who is listening

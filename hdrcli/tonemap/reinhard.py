@@ -19,7 +19,7 @@ def reinhard(linear: Floats, kind: DTypeLike = np.float32) -> Samples:
 
     linear: (H, W, 3) BT.709 RGB of any scale. Returns (H, W, 3) sRGB code values.
     """
-    light = np.concatenate([_light(band) for band in np.array_split(linear, max(len(linear) // 128, 1))])
+    light = _whole_light(linear)
     gain = np.float32(_gain(light))
     white = max(float(gain * np.percentile(light, 99.9)), KEY)
 
@@ -34,11 +34,16 @@ def reinhard(linear: Floats, kind: DTypeLike = np.float32) -> Samples:
 
 def key_gain(linear: Floats) -> float:
     """The gain that puts the geometric mean luminance of a linear picture at KEY."""
-    return _gain(_light(linear))
+    return _gain(_whole_light(linear))
 
 
 def _gain(light: Float32) -> float:
     return float(KEY / np.exp(np.mean(np.log(light), dtype=np.float64)))
+
+
+def _whole_light(linear: Floats) -> Float32:
+    """`_light` of a picture, made band by band."""
+    return np.concatenate([_light(band) for band in np.array_split(linear, max(len(linear) // 128, 1))])
 
 
 def _light(linear: Floats) -> Float32:

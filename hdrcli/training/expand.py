@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hdrcli import camera
-from hdrcli.color import LUMINANCE_709, Float32, srgb_decode, srgb_encode
+from hdrcli.color import CLIPPED_CODE, LUMINANCE_709, Float32, srgb_decode, srgb_encode
 from hdrcli.errors import ReadError
 from hdrcli.layouts import Kind, Layout
 from hdrcli.losses import pu21
@@ -19,7 +19,6 @@ from hdrcli.training import data, pool, simulate
 from hdrcli.training.course import Sample, Scores
 
 KINDS: tuple[Kind, ...] = ("scenes", "ldr-hdr")
-CLIPPED = 250 / 255  # code value from which an input pixel counts as clipped
 VALIDATION = 12  # pictures at most
 
 _BRIGHTEST = 65504.0  # light that validation takes as an answer
@@ -61,7 +60,7 @@ def _from_pairs(layout: Layout, size: int, rng: np.random.Generator) -> tuple[Co
     if min(codes.shape[:2]) < size:
         source = layout.files[0][0].parent
         raise ReadError(f"pictures in {source} are smaller than {size} pixels", hint="set a smaller size in the recipe")
-    top, left = simulate.where_it_clips(codes >= 255 * CLIPPED, size, rng)
+    top, left = simulate.where_it_clips(codes >= 255 * CLIPPED_CODE, size, rng)
     cut = slice(top, top + size), slice(left, left + size)
     step = -1 if rng.random() < 0.5 else 1
     return np.ascontiguousarray(codes[cut][:, ::step]), np.ascontiguousarray(light[cut][:, ::step])
@@ -83,7 +82,7 @@ def planes(picture: NDArray[np.floating]) -> Float32:
 
 def clipped_pixels(codes: Tensor) -> Tensor:
     """(N, 1, H, W): 1 where a channel of (N, 3, H, W) code values in [0, 1] is clipped, else 0."""
-    return (codes.amax(dim=1, keepdim=True) >= CLIPPED).float()
+    return (codes.amax(dim=1, keepdim=True) >= CLIPPED_CODE).float()
 
 
 def pu_error(light: Tensor, wanted: Tensor, where: Tensor) -> Tensor:
@@ -130,7 +129,7 @@ def held_out(layout: Layout) -> list[Held]:
 
 def _held(codes: Codes, light: Float32) -> Held:
     image = torch.from_numpy(planes(codes.astype(np.float32) / 255))[None]
-    return image, light, codes.max(axis=2) >= 255 * CLIPPED
+    return image, light, codes.max(axis=2) >= 255 * CLIPPED_CODE
 
 
 def score(network: Network, shots: list[Held]) -> Scores:

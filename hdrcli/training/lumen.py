@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hdrcli import camera
-from hdrcli.color import LUMINANCE_709, Float32, luminance
+from hdrcli.color import CLIPPED_CODE, LUMINANCE_709, Float32, luminance
 from hdrcli.errors import ReadError
 from hdrcli.layouts import Kind
 from hdrcli.losses import pu21
@@ -164,7 +164,7 @@ def _image(codes: np.ndarray) -> Tensor:
 def _pixels(shot: simulate.Photograph, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Random unclipped pixels: their codes (512, 3) uint8 and their light, float16."""
     codes, light = shot.codes.reshape(-1, 3), shot.light.reshape(-1, 3)
-    unclipped = np.flatnonzero(codes.max(axis=1) < 255 * expand.CLIPPED)
+    unclipped = np.flatnonzero(codes.max(axis=1) < 255 * CLIPPED_CODE)
     index = rng.choice(unclipped if len(unclipped) else len(codes), PIXELS)
     return codes[index], light[index].astype(np.float16)
 
@@ -252,7 +252,7 @@ def sample(shots: list[Shot], rng: np.random.Generator) -> Sample:
         size = PATCH if rng.random() < 0.75 else PATCH // 2
         top, left = (int(rng.integers(0, (side - size) // 8 + 1)) * 8 for side in shot.codes.shape[:2])
         codes = shot.codes[top : top + size, left : left + size]
-        if (codes.max(axis=2) >= 255 * expand.CLIPPED).mean() >= 0.02:
+        if (codes.max(axis=2) >= 255 * CLIPPED_CODE).mean() >= 0.02:
             break
     light = shot.light[top : top + size, left : left + size].astype(np.float32)
     if size < PATCH:
