@@ -6,8 +6,8 @@ Along one axis, for a tile of T pixels and a halo of A:
         [           window: what the network sees  ]
                     [ kept: what is written        ]
 
-A window that would reach over the picture's edge is shifted inwards instead of cut, so every window of a picture has
-the same shape and windows can share one forward pass; the network's own padding then happens at the true edge only.
+At the picture's edge there is no halo, and more is kept instead, so every window of a picture has the same shape and
+windows can share one forward pass; the network's own padding then happens at the true edge only.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -88,16 +88,23 @@ def round_up(size: int, multiple: int) -> int:
 def spans(length: int, tile: int, tiling: Tiling) -> list[Span]:
     """Cuts an axis of `length` pixels (a multiple of `tiling.multiple_of`) into tiles; the kept parts cover it once.
 
-    They are as many as `tile` asks for, and about equal.
+    They are as many as `tile` asks for, and their windows have one size, so that the first and the last, which have no
+    halo at the picture's edge, keep more.
     """
     tiles = -(-length // round_up(max(tile, 1), tiling.multiple_of))
-    step = round_up(-(-length // tiles), tiling.multiple_of)
     halo = round_up(tiling.halo, tiling.multiple_of)
-    size = max(step + 2 * halo, round_up(tiling.minimum, tiling.multiple_of))
+    shared = -(-(length + 2 * halo * (tiles - 1)) // tiles)
+    size = round_up(max(shared, tiling.minimum), tiling.multiple_of)
     if size >= length:
         return [Span(slice(0, length), slice(0, length))]
-    starts = [(kept, min(max(kept - halo, 0), length - size)) for kept in range(0, length, step)]
-    return [Span(slice(start, start + size), slice(kept, min(kept + step, length))) for kept, start in starts]
+    cut: list[Span] = []
+    kept = 0
+    while kept < length:
+        start = min(max(kept - halo, 0), length - size)
+        end = length if start + size == length else start + size - halo
+        cut.append(Span(slice(start, start + size), slice(kept, end)))
+        kept = end
+    return cut
 
 
 def pad(image: Tensor, tiling: Tiling) -> Tensor:

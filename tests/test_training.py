@@ -14,7 +14,7 @@ from hdrcli.color import Float32
 from hdrcli.errors import UsageError
 from hdrcli.image import Image, Transfer
 from hdrcli.nets import lumen as net
-from hdrcli.training import lumen, lumenraw, pool, simulate
+from hdrcli.training import lumen, pool, simulate
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_a_sample_of_mosaics_matches_its_target(room: Float32) -> None:
 
 
 def test_shapes_are_drawn_over_a_scene(room: Float32) -> None:
-    drawn = lumenraw.draw(room, np.random.default_rng(3))
+    drawn = simulate.drawn_on(room, np.random.default_rng(3))
     changed = (drawn != room).any(axis=2).mean()
     assert drawn.shape == room.shape and drawn.min() >= 0 and 0.001 < changed < 1, f"{changed:.1%} of the scene changed"
 

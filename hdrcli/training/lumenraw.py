@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -24,7 +23,6 @@ LOSSES = ("light", "colour", "blotches", "slopes", "ssim")
 
 CROP = (256, 320)  # of each simulated shot
 _DRAWN = 0.35  # of the scenes are drawn on
-_LETTERS = list("AEHKMNRSWXZ0258#%&")
 
 
 def course(data: Data, recipe: Recipe, budget: loop.Budget, seed: int) -> Course:
@@ -50,7 +48,7 @@ def sample(sources: list[pool.Float16], rng: np.random.Generator) -> Sample:
     """A crop of a simulated shot, the noise model of the whole of it, and the linear scene."""
     scene = _jitter(sources[int(rng.integers(len(sources)))].astype(np.float32), rng)
     if rng.random() < _DRAWN:
-        scene = draw(scene, rng)
+        scene = simulate.drawn_on(scene, rng)
     planes, target = simulate.mosaic(scene, rng)
     noise = noise_model(torch.from_numpy(planes)[None])[0]
     height, width = CROP[0] // 2, CROP[1] // 2
@@ -70,45 +68,6 @@ def _jitter(scene: Float32, rng: np.random.Generator) -> Float32:
     if rng.random() < 0.5:
         scene = scene[:, ::-1]
     return np.ascontiguousarray(scene * np.exp(rng.normal(0, 0.1, 3)).astype(np.float32))
-
-
-def draw(scene: Float32, rng: np.random.Generator) -> Float32:
-    """Polygons, lines, stripes and letters of random light over a scene: edges harder than panoramas have."""
-    rows, columns = scene.shape[:2]
-    middle = float(np.median(scene)) + 1e-4
-    for _ in range(rng.integers(1, 8)):
-        shape = _shape(2 * rows, 2 * columns, rng)
-        cover = cv2.resize(shape, (columns, rows), interpolation=cv2.INTER_AREA).astype(np.float32)[:, :, None] / 255
-        light = middle * np.exp(rng.normal(0, 1.5) + rng.normal(0, 0.5, 3)).astype(np.float32)
-        opaque = rng.random() < 0.5
-        drawn = cover * light if opaque else cover * scene * (light / middle * np.float32(0.5))
-        scene = np.asarray(scene * (1 - cover) + drawn, np.float32)
-    return np.ascontiguousarray(scene)
-
-
-def _shape(rows: int, columns: int, rng: np.random.Generator) -> np.ndarray:
-    """One shape, 0 or 255 (letters with soft edges): (rows, columns) uint8."""
-    canvas = np.zeros((rows, columns), np.uint8)
-    centre = rng.uniform(0, 1, 2) * (columns, rows)
-    kind = rng.integers(4)
-    if kind == 0:
-        corners = centre + rng.normal(0, rng.uniform(10, 200), (rng.integers(3, 7), 2))
-        cv2.fillPoly(canvas, [corners.astype(np.int32)], (255,))
-    elif kind == 1:
-        for _ in range(rng.integers(1, 12)):
-            start, end = (centre + rng.normal(0, 150, (2, 2))).astype(int).tolist()
-            cv2.line(canvas, start, end, (255,), int(rng.integers(1, 5)))
-    elif kind == 2:
-        down, across = np.mgrid[:rows, :columns]
-        angle, period, reach = rng.uniform(0, np.pi), rng.uniform(4, 24), rng.uniform(30, 160)
-        wave = np.sin(2 * np.pi * (across * np.cos(angle) + down * np.sin(angle)) / period)
-        inside = (np.abs(across - centre[0]) < reach) & (np.abs(down - centre[1]) < reach)
-        canvas[inside & (wave > 0)] = 255
-    else:
-        text = "".join(rng.choice(_LETTERS) for _ in range(rng.integers(2, 9)))
-        font, scale, width = int(rng.integers(0, 7)), float(rng.uniform(0.6, 4)), int(rng.integers(1, 6))
-        cv2.putText(canvas, text, centre.astype(int).tolist(), font, scale, (255,), width, cv2.LINE_AA)
-    return canvas
 
 
 def loss(network: Network, batch: Batch, stage: Stage) -> Losses:

@@ -14,6 +14,7 @@ from hdrcli.tonemap.fusion import fusion
 _BRIGHTEST = 60000.0
 _SHARES = (0.01, 0.2)  # of the pixels that clip in a photograph
 _BLOCK = 8  # side of a JPEG block
+_LETTERS = list("AEHKMNRSWXZ0258#%&")
 _MARGIN = 16  # around a patch while it is photographed: what sharpening and JPEG see of its surroundings
 
 
@@ -42,6 +43,45 @@ def colour_change(hue: float, saturation: float) -> Float64:
     turn = np.cos(angle) * np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * axis
     grey = np.tile(LUMINANCE_709.astype(np.float64), (3, 1))
     return np.asarray(grey + saturation * (turn - grey @ turn), np.float64)
+
+
+def drawn_on(scene: Float32, rng: np.random.Generator) -> Float32:
+    """Polygons, lines, stripes and letters of random light over a scene: edges harder than panoramas have."""
+    rows, columns = scene.shape[:2]
+    middle = float(np.median(scene)) + 1e-4
+    for _ in range(rng.integers(1, 8)):
+        shape = _shape(2 * rows, 2 * columns, rng)
+        cover = cv2.resize(shape, (columns, rows), interpolation=cv2.INTER_AREA).astype(np.float32)[:, :, None] / 255
+        light = middle * np.exp(rng.normal(0, 1.5) + rng.normal(0, 0.5, 3)).astype(np.float32)
+        opaque = rng.random() < 0.5
+        drawn = cover * light if opaque else cover * scene * (light / middle * np.float32(0.5))
+        scene = np.asarray(scene * (1 - cover) + drawn, np.float32)
+    return np.ascontiguousarray(scene)
+
+
+def _shape(rows: int, columns: int, rng: np.random.Generator) -> np.ndarray:
+    """One shape, 0 or 255 (letters with soft edges): (rows, columns) uint8."""
+    canvas = np.zeros((rows, columns), np.uint8)
+    centre = rng.uniform(0, 1, 2) * (columns, rows)
+    kind = rng.integers(4)
+    if kind == 0:
+        corners = centre + rng.normal(0, rng.uniform(10, 200), (rng.integers(3, 7), 2))
+        cv2.fillPoly(canvas, [corners.astype(np.int32)], (255,))
+    elif kind == 1:
+        for _ in range(rng.integers(1, 12)):
+            start, end = (centre + rng.normal(0, 150, (2, 2))).astype(int).tolist()
+            cv2.line(canvas, start, end, (255,), int(rng.integers(1, 5)))
+    elif kind == 2:
+        down, across = np.mgrid[:rows, :columns]
+        angle, period, reach = rng.uniform(0, np.pi), rng.uniform(4, 24), rng.uniform(30, 160)
+        wave = np.sin(2 * np.pi * (across * np.cos(angle) + down * np.sin(angle)) / period)
+        inside = (np.abs(across - centre[0]) < reach) & (np.abs(down - centre[1]) < reach)
+        canvas[inside & (wave > 0)] = 255
+    else:
+        text = "".join(rng.choice(_LETTERS) for _ in range(rng.integers(2, 9)))
+        font, scale, width = int(rng.integers(0, 7)), float(rng.uniform(0.6, 4)), int(rng.integers(1, 6))
+        cv2.putText(canvas, text, centre.astype(int).tolist(), font, scale, (255,), width, cv2.LINE_AA)
+    return canvas
 
 
 @dataclass(frozen=True, slots=True)
