@@ -1,16 +1,18 @@
-"""Many pictures, one device: while one picture is on the device, others are read and written.
+"""Many pictures, one device or a few: while one picture is on the device, others are read and written.
 
     worker 1:  decode | process | encode | decode | . . .
     worker 2:           decode  |        | process | encode | . . .
 
 Each joblib worker carries one picture at a time through all three stages, so memory is bounded by the number of
-workers; the device belongs to one of them at a time.
+workers; a device belongs to one of them at a time.
 """
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from threading import Event, Lock, Semaphore
+from queue import LifoQueue
+from threading import Event, Semaphore
 from time import perf_counter
 from typing import Literal, Protocol, TypeAlias, TypeVar
 
@@ -92,7 +94,7 @@ class Stages(Protocol[Decoded, Processed]):
         ...
 
     def process(self, job: Job, decoded: Decoded, check: Check) -> Processed:
-        """For one job at a time. `check` is to be called often; it raises where the run is to stop."""
+        """For one job of each device at a time. `check` is to be called often; it raises where the run is to stop."""
         ...
 
     def encode(self, job: Job, processed: Processed) -> list[Outcome]:
@@ -102,7 +104,7 @@ class Stages(Protocol[Decoded, Processed]):
 
 def run(
     jobs: Sequence[Job],
-    stages: Stages[Decoded, Processed],
+    stages: Sequence[Stages[Decoded, Processed]],
     *,
     workers: int,
     stopped: Event,
@@ -110,14 +112,15 @@ def run(
 ) -> Generator[list[Outcome], None, None]:
     """Carries every job through the stages and yields the outcomes of each in the order of the jobs.
 
+    stages: of each device, alike but for the device on which they process; one that is free takes the next picture.
     Once `stopped` is set, from outside, by leaving early or when there are `enough` failed jobs, no job begins, what is
     before or on the device is dropped at its next check, and what is past it is finished. Exceptions other than
     HdrError and MemoryError are bugs and propagate.
     """
-    device, failed = Lock(), list[Job]()
+    free, failed = waiting(stages), list[Job]()
 
     def carry_one(job: Job) -> list[Outcome] | None:
-        outcomes = carry(job, stages, device, stopped)
+        outcomes = carry(job, stages[0], free, stopped)
         if any(outcome.status == "failed" for outcome in outcomes or ()):
             failed.append(job)
             if enough(len(failed)):
@@ -127,8 +130,31 @@ def run(
     yield from in_order(jobs, carry_one, workers=workers, stopped=stopped)
 
 
-def carry(job: Job, stages: Stages[Decoded, Processed], device: Lock, stopped: Event) -> list[Outcome] | None:
-    """All stages of one job; its seconds leave out the wait for the device. None where the run was stopped."""
+Free: TypeAlias = LifoQueue[Stages[Decoded, Processed]]
+"""The stages of the devices that are free."""
+
+
+def waiting(stages: Sequence[Stages[Decoded, Processed]]) -> Free[Decoded, Processed]:
+    """All of them."""
+    free: Free[Decoded, Processed] = LifoQueue()
+    for of_device in stages:
+        free.put(of_device)
+    return free
+
+
+@contextmanager
+def _taken(free: Free[Decoded, Processed]) -> Iterator[Stages[Decoded, Processed]]:
+    stages = free.get()
+    try:
+        yield stages
+    finally:
+        free.put(stages)
+
+
+def carry(
+    job: Job, stages: Stages[Decoded, Processed], free: Free[Decoded, Processed], stopped: Event
+) -> list[Outcome] | None:
+    """All stages of one job; its seconds leave out the wait for a device. None where the run was stopped."""
 
     def check() -> None:
         if stopped.is_set():
@@ -140,10 +166,10 @@ def carry(job: Job, stages: Stages[Decoded, Processed], device: Lock, stopped: E
             return skipped
         decoded = stages.decode(job)
         queued = perf_counter()
-        with device:
+        with _taken(free) as device:
             waited = perf_counter() - queued
             check()
-            processed = stages.process(job, decoded, check)
+            processed = device.process(job, decoded, check)
         outcomes = stages.encode(job, processed)
     except _StoppedError:
         return None

@@ -21,7 +21,7 @@ from threading import Event, Lock
 from typing import Any, NamedTuple
 
 from hdrcli import __version__
-from hdrcli.batch import Decoded, Outcome, Processed, Stages, carry, failure
+from hdrcli.batch import Decoded, Free, Outcome, Processed, Stages, carry, failure, waiting
 from hdrcli.errors import HdrError, UsageError, imported
 from hdrcli.files import STREAM, Job
 from hdrcli.remote import is_remote
@@ -31,7 +31,7 @@ _CONNECT = 10.0  # seconds
 _AGAIN = 1  # times that a task is handed out anew: it may only have waited on a worker that another file ended
 _EXTRA = "'hdrcli[cluster]'"
 
-_LOADING, _DEVICE, _NEVER = Lock(), Lock(), Event()  # of a worker
+_LOADING, _NEVER = Lock(), Event()  # of a worker
 
 
 class Cluster(NamedTuple):
@@ -99,18 +99,18 @@ def _carry(version: str, data: bytes, job: Job) -> list[Outcome]:
             hint = "install the same on every machine"
             raise HdrError(f"a worker has hdrcli {__version__}, not {version}", hint=hint)
         with _LOADING:
-            stages = _stages(data)
+            stages, free = _stages(data)
     except HdrError as error:
         return [failure(job, error)]
-    outcomes = carry(job, stages, _DEVICE, _NEVER)
+    outcomes = carry(job, stages, free, _NEVER)
     assert outcomes is not None, "nothing stops it"
     return outcomes
 
 
 @lru_cache(maxsize=1)
-def _stages(data: bytes) -> Stages[Any, Any]:
+def _stages(data: bytes) -> tuple[Stages[Any, Any], Free[Any, Any]]:
     stages: Stages[Any, Any] = pickle.loads(data)
-    return stages
+    return stages, waiting([stages])
 
 
 def _lasting(base: Any, *lost: type[Exception]) -> Any:

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +17,7 @@ from hdrcli.batch import Check, go_on
 from hdrcli.color import Floats
 from hdrcli.errors import HdrError, OutOfMemoryError, UsageError
 from hdrcli.image import Planes
+from hdrcli.lanes import Lanes
 from hdrcli.network import Network
 from hdrcli.precision import DTYPES, reduced
 from hdrcli.probe import best
@@ -38,15 +39,17 @@ class Compute:
     precision: of the network's forward pass, "fp32", "bf16", "fp16", or "auto": the fastest that gives the same
     picture, see `hdrcli.probe`.
     tile: side of a tile in input pixels (of packed planes for develop), None for the largest that fits into memory.
-    batch: tiles that share one forward pass.
+    batch: tiles that share one forward pass, None for as many as fill the memory of a GPU, and one on a CPU.
     memory: bytes that a picture and its tiles may take on the device, None for 60 % of what is free.
+    compiled: whether the network is compiled first, anew for each size of tiles, by torch.compile.
     """
 
     device: str = "auto"
     precision: str = "auto"
     tile: int | None = None
-    batch: int = 1
+    batch: int | None = None
     memory: int | None = None
+    compiled: bool = False
 
 
 class Chosen(NamedTuple):
@@ -86,6 +89,12 @@ def describe(compute: Compute, network: Network | None = None) -> Chosen:
     return Chosen(device, verdict.precision, f"{reason}; {verdict}", verdict.bytes)
 
 
+def devices(compute: Compute) -> list[str]:
+    """The devices that share a batch: all CUDA devices where "auto" means them, else the one that is asked for."""
+    count = torch.cuda.device_count() if compute.device == "auto" else 0
+    return [f"cuda:{index}" for index in range(count)] if count > 1 else [compute.device]
+
+
 def settled(network: Network, device: torch.device) -> Network:
     """The network, ready to run on `device`; channels last, which is faster on CPUs too."""
     return network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]
@@ -115,21 +124,25 @@ def run(network: Network, planes: Planes, compute: Compute, check: Check = go_on
     numbers that are not finite.
     """
     device, precision, _, bytes_of_pixel = describe(compute, network)
+    if compute.compiled and network.core._compiled_call_impl is None:
+        network.core.compile()
     picture = Padded(planes, network.tiling, device)
     height, width = planes.shape[1:]
     scale = network.tiling.scale
     output = torch.empty(height * scale, width * scale, 3, dtype=torch.float16 if half else torch.float32)
-    batch = compute.batch
     budget = compute.memory or int(SHARE_OF_FREE * memory.free(device))
     budget -= output.nbytes + int(4 * math.prod(picture.shape[2:]) * network.surveyed)
-    wanted = max(MOST_FOR_TILES, bytes_of_pixel * batch * (LEAST_HALOS * network.tiling.halo) ** 2)
-    most = budget if network.surveyed else min(budget, wanted)  # one that is surveyed is best left whole
-    tile = compute.tile or _largest_tile(*picture.shape[2:], network.tiling, bytes_of_pixel * batch, most)
+    tile, batch = _fitting(picture.shape[2:], network, compute, bytes_of_pixel, budget, fill=_is_filled(device))
     while True:
         try:
-            tiles = _run_once(network, picture, output, partial(reduced, device, precision), tile, batch, check)
+            tiles = _run_once(network, planes, output, device, partial(reduced, device, precision), tile, batch, check)
             break
         except (RuntimeError, MemoryError) as error:
+            if _is_of_compiler(error):
+                hint = "it takes a C++ compiler on a CPU and triton on a GPU; leave --compile out"
+                raise HdrError(
+                    f"the network cannot be compiled here: {str(error).splitlines()[0]}", hint=hint
+                ) from error
             if not is_for_memory(error):
                 raise
             tile, batch = _smaller(tile, batch, max(height, width))
@@ -141,11 +154,36 @@ def run(network: Network, planes: Planes, compute: Compute, check: Check = go_on
     return Result(output.numpy(), str(device), precision, tiles)
 
 
-def _largest_tile(height: int, width: int, tiling: Tiling, bytes_of_pixel: float, budget: float) -> int:
+def _is_filled(device: torch.device) -> bool:
+    """Whether batches of tiles make a device faster."""
+    return device.type != "cpu"
+
+
+def _fitting(
+    sides: Sequence[int], network: Network, compute: Compute, bytes_of_pixel: float, budget: float, *, fill: bool
+) -> tuple[int, int]:
+    """Side and number of the tiles that run together in `budget` bytes, where they are not asked for.
+
+    fill: tiles of the side that suits the network, as many as there are or fit; otherwise one, as large as pays.
+    """
+    tiling, together = network.tiling, compute.batch or 1
+    wanted = max(MOST_FOR_TILES, bytes_of_pixel * together * (LEAST_HALOS * tiling.halo) ** 2)
+    most = budget if network.surveyed or fill else min(budget, wanted)  # one that is surveyed is best left whole
+    largest = compute.tile or _largest_tile(sides, tiling, bytes_of_pixel * together, most)
+    if not fill or network.surveyed:
+        return largest, together
+    tile = compute.tile or min(largest, tiling.tile)
+    rows, columns = (spans(side, tile, tiling) for side in sides)
+    pixels = rows[0].window.stop * columns[0].window.stop
+    fits = max(int(budget / max(bytes_of_pixel * pixels, 1)), 1)
+    return tile, compute.batch or min(fits, len(rows) * len(columns))
+
+
+def _largest_tile(sides: Sequence[int], tiling: Tiling, bytes_of_pixel: float, budget: float) -> int:
     """Cuts a padded picture into as few tiles as fit into `budget` bytes, all of one size."""
     for parts in count(1):
-        tile = max(-(-max(height, width) // parts), SMALLEST_TILE)
-        rows, columns = (spans(length, tile, tiling)[0].window.stop for length in (height, width))
+        tile = max(-(-max(sides) // parts), SMALLEST_TILE)
+        rows, columns = (spans(side, tile, tiling)[0].window.stop for side in sides)
         if tile == SMALLEST_TILE or rows * columns * bytes_of_pixel <= budget:
             return tile
     raise AssertionError("tiles end at the smallest")
@@ -155,20 +193,23 @@ def _largest_tile(height: int, width: int, tiling: Tiling, bytes_of_pixel: float
 @torch.inference_mode()
 def _run_once(
     network: Network,
-    picture: Padded,
+    planes: Planes,
     output: Tensor,
+    device: torch.device,
     reduced: Callable[[], AbstractContextManager[None]],
     tile: int,
     batch: int,
     check: Check,
 ) -> int:
     """Fills `output`, (H, W, 3), and returns the number of tiles; `forward` runs inside of `reduced`."""
+    tiling = network.tiling
+    picture = Padded(planes, tiling, device)
     _, _, height, width = picture.shape
-    windows = math.prod(len(spans(side, tile, network.tiling)) for side in (height, width))
+    windows = math.prod(len(spans(side, tile, tiling)) for side in (height, width))
     if windows == 1:
         check()
-        whole = (slice(0, height * network.tiling.scale), slice(0, width * network.tiling.scale))
-        _keep(output, network.whole(picture[:, :, :height, :width], reduced)[0], whole, network.tiling)
+        whole = (slice(0, height * tiling.scale), slice(0, width * tiling.scale))
+        _keep(output, network.whole(picture[:, :, :height, :width], reduced)[0], whole, tiling)
         return 1
     context = network.survey(picture, tile, check)
 
@@ -178,8 +219,9 @@ def _run_once(
             values: Tensor = network(tiles, context)
         return network.finish(values.float(), context)
 
-    for place, values in run_tiled(network.located(picture), forward, network.tiling, tile=tile, batch=batch):
-        _keep(output, values, place, network.tiling)
+    here = network.located(Padded(planes, tiling, torch.device("cpu")))
+    for place, values in run_tiled(here, forward, tiling, tile=tile, batch=batch, lanes=Lanes(device)):
+        _keep(output, values, place, tiling)
     return windows
 
 
@@ -218,6 +260,10 @@ def _smaller(tile: int, batch: int, side: int) -> tuple[int, int]:
 def is_for_memory(error: Exception) -> bool:
     """Whether an allocation failed; on the CPU torch says so in the words of a RuntimeError alone."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator:" in str(error)
+
+
+def _is_of_compiler(error: Exception) -> bool:
+    return type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))
 
 
 def _best_device() -> tuple[torch.device, str]:

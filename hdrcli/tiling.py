@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hdrcli.image import Planes
+from hdrcli.lanes import Fetched, Lanes
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +69,7 @@ class Padded:
         for axis, index in ((2, rows - first_row), (3, columns - first_column)):
             if len(index) > numbers.shape[axis] or index[0] > index[-1]:
                 numbers = numbers.index_select(axis, torch.from_numpy(index))
-        on_gpu = self._device.type == "cuda"  # which reads pinned memory while other things are done
-        numbers = numbers.contiguous()
-        return numbers.pin_memory().to(self._device, non_blocking=True) if on_gpu else numbers.to(self._device)
+        return numbers.contiguous().to(self._device)
 
 
 class Span(NamedTuple):
@@ -132,19 +131,37 @@ def crop(output: Tensor, tiling: Tiling, height: int, width: int) -> Tensor:
 
 
 def run_tiled(
-    image: Windows, forward: Callable[[Tensor], Tensor], tiling: Tiling, *, tile: int, batch: int = 1
+    image: Windows, forward: Callable[[Tensor], Tensor], tiling: Tiling, *, tile: int, batch: int = 1, lanes: Lanes
 ) -> Iterator[tuple[tuple[slice, slice], Tensor]]:
-    """Runs `forward` over all tiles of a padded (1, C, H, W) picture, `batch` tiles at a time.
+    """Runs `forward` over all tiles of a padded (1, C, H, W) picture on the CPU, `batch` tiles at a time.
 
-    Yields, tile by tile, the rows and columns of the output that the tile fills, and its (C', h, w) values.
+    Yields, tile by tile, the rows and columns of the output that the tile fills, and its (C', h, w) values, while the
+    device that `lanes` lead to is busy with the next batch.
     """
     rows, columns = (spans(image.shape[axis], tile, tiling) for axis in (2, 3))
     places = list(product(rows, columns))
+    begun = None
     for first in range(0, len(places), batch):
         group = places[first : first + batch]
         windows = [image[:, :, row.window, column.window] for row, column in group]
-        stack = torch.cat(windows) if len(windows) > 1 else windows[0]
-        for (row, column), output in zip(group, forward(stack), strict=True):
+        stack = lanes.up(torch.cat(windows) if len(windows) > 1 else windows[0])
+        now = _Begun(group, stack, lanes.down(forward(stack)))
+        if begun is not None:
+            yield from begun.parts(tiling)
+        begun = now
+    if begun is not None:
+        yield from begun.parts(tiling)
+
+
+class _Begun(NamedTuple):
+    """Tiles that a device is busy with, and what it reads."""
+
+    group: Sequence[tuple[Span, Span]]
+    stack: Tensor
+    outputs: Fetched
+
+    def parts(self, tiling: Tiling) -> Iterator[tuple[tuple[slice, slice], Tensor]]:
+        for (row, column), output in zip(self.group, self.outputs.wait(), strict=True):
             inside = tuple(_scaled(span.kept, tiling.scale, span.window.start) for span in (row, column))
             place = tuple(_scaled(span.kept, tiling.scale, 0) for span in (row, column))
             yield (place[0], place[1]), output[:, inside[0], inside[1]]

@@ -45,7 +45,7 @@ class Functions:
 
 
 def run(jobs: list[Job], *functions: Any, workers: int, stopped: Event | None = None, **more: Any) -> Iterator[Outcome]:
-    for outcomes in batch.run(jobs, Functions(*functions, **more), workers=workers, stopped=stopped or Event()):
+    for outcomes in batch.run(jobs, [Functions(*functions, **more)], workers=workers, stopped=stopped or Event()):
         yield from outcomes
 
 
@@ -227,5 +227,26 @@ def test_a_picture_is_dropped_at_its_next_check_and_one_that_fails_then_is_not_t
         return 0
 
     stages = Stages(decode, number, written)
-    assert list(batch.run(JOBS[:2], stages, workers=2, stopped=stopped)) == []
+    assert list(batch.run(JOBS[:2], [stages], workers=2, stopped=stopped)) == []
     assert tiles == [0, 1]
+
+
+def test_each_device_processes_beside_the_others_and_one_picture_at_a_time() -> None:
+    """Two devices meet at a barrier, which neither could alone; none is given a second picture before."""
+    meeting = threading.Barrier(2, timeout=10)
+    busy: list[str] = []
+
+    def processing(device: str) -> Callable[[Job, int], int]:
+        def process(job: Job, value: int) -> int:
+            assert device not in busy, f"{device} was given two pictures at a time"
+            busy.append(device)
+            meeting.wait()
+            busy.remove(device)
+            return value
+
+        return process
+
+    devices = [Functions(number, processing(name), written) for name in ("first", "second")]
+    jobs = [Job(Path(f"{n}.jpg"), Path(f"{n}.exr")) for n in range(10)]
+    outcomes = [one for of_job in batch.run(jobs, devices, workers=4, stopped=Event()) for one in of_job]
+    assert [(outcome.width, outcome.error) for outcome in outcomes] == [(n, "") for n in range(10)]

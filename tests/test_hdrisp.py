@@ -11,9 +11,12 @@ from torch import Tensor
 
 from hdrcli import memory
 from hdrcli.errors import WeightsError, WrongStateError
+from hdrcli.lanes import Lanes
 from hdrcli.nets._whole import Facts
 from hdrcli.nets.hdrisp import SPEC, HdrIsp
 from hdrcli.tiling import run_tiled
+
+CPU = Lanes(torch.device("cpu"))
 
 ATOL = 2e-5
 IMPORT = SPEC.importers["torch-state-dict"]
@@ -87,7 +90,9 @@ def test_tiled_equals_whole(height: int, width: int, skip: bool) -> None:
     network, image = _slim(skip=skip), _planes(height, width)
     whole, context = network.whole(image), network.prepare(image)
     tiled = torch.full_like(whole, torch.nan)
-    tiles = run_tiled(network.located(image), lambda tile: network(tile, context), network.tiling, tile=16, batch=3)
+    tiles = run_tiled(
+        network.located(image), lambda tile: network(tile, context), network.tiling, tile=16, batch=3, lanes=CPU
+    )
     for (rows, columns), values in tiles:
         tiled[0, :, rows, columns] = values
     assert (tiled - whole).abs().max() <= 1e-12
@@ -101,7 +106,7 @@ def test_tiled_equals_whole_in_single_precision(network: HdrIsp) -> None:
     whole, context = network.whole(image), network.prepare(image)
     tiled = torch.full_like(whole, torch.nan)
     for (rows, columns), values in run_tiled(
-        network.located(image), lambda tile: network(tile, context), network.tiling, tile=32
+        network.located(image), lambda tile: network(tile, context), network.tiling, tile=32, lanes=CPU
     ):
         tiled[0, :, rows, columns] = values
     worst = float((tiled - whole).abs().max())

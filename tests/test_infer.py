@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.exc import BackendCompilerFailed
 from torch.nn import functional as F
 
 from hdrcli import infer, nets
 from hdrcli.errors import HdrError, OutOfMemoryError, UsageError
 from hdrcli.infer import Compute
 from hdrcli.network import Context, Network
+from hdrcli.probe import Verdict
 from hdrcli.tiling import Tiling, Windows
 
 
@@ -64,6 +66,49 @@ def test_memory_that_runs_out_halves_batches_then_tiles_and_gives_the_same() -> 
     np.testing.assert_allclose(result.pixels, expected, atol=1e-6)
     assert network.sizes[:4] == [(4, 132), (2, 132), (1, 132), (1, 72)]
     assert result.tiles == 20
+
+
+@pytest.mark.parametrize(("memory", "sizes"), [(10**9, [(16, 32)]), (10**6, [(6, 32), (6, 32), (4, 32)])])
+def test_a_gpu_is_filled_with_tiles(monkeypatch: pytest.MonkeyPatch, memory: int, sizes: list[tuple[int, int]]) -> None:
+    """As many of the network's own tiles as its measured bytes allow, on the CPU with the code of a GPU."""
+    expected = infer.run(Blur(), picture(100, 100), Compute(tile=128)).pixels
+    monkeypatch.setattr(infer, "_is_filled", lambda device: True)
+    monkeypatch.setattr(infer, "best", lambda network, device: Verdict("fp32", 1.0, 0.0, 1.0, bytes=130.0))
+    network = Blur()
+    result = infer.run(network, picture(100, 100), Compute(memory=memory))
+    np.testing.assert_allclose(result.pixels, expected, atol=1e-6)
+    assert network.sizes == sizes
+
+
+def test_all_cuda_devices_share_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert infer.devices(Compute()) == ["cuda:0", "cuda:1", "cuda:2"]
+    assert infer.devices(Compute(device="cuda:1")) == ["cuda:1"]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert infer.devices(Compute()) == ["auto"]
+
+
+def test_a_network_is_compiled_once_for_all_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda call: compiled.append(call) or call)
+    network = Blur()
+    results = [infer.run(network, picture(), Compute(tile=32, compiled=True)).pixels for _ in range(2)]
+    assert len(compiled) == 1
+    np.testing.assert_array_equal(results[0], infer.run(Blur(), picture(), Compute(tile=32)).pixels)
+    np.testing.assert_array_equal(*results)
+
+
+def test_a_machine_without_a_compiler_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def compile_nothing(call: object) -> object:
+        def fail(*_: object) -> None:
+            raise BackendCompilerFailed(lambda: None, RuntimeError("no compiler"), None)
+
+        return fail
+
+    monkeypatch.setattr(torch, "compile", compile_nothing)
+    with pytest.raises(HdrError, match="cannot be compiled here") as caught:
+        infer.run(Blur(), picture(), Compute(compiled=True))
+    assert "--compile" in caught.value.hint
 
 
 def test_memory_that_is_never_enough_is_an_error_for_people() -> None:

@@ -14,7 +14,7 @@ ROWS = (
     ("errors",),
     ("remote",),
     ("color", "files", "limits", "precision"),
-    ("icc", "image"),
+    ("icc", "image", "lanes"),
     ("batch", "cards", "codecs", "isolation", "metrics", "rawtypes", "scene", "sensor", "tiling"),
     ("camera", "cluster", "download", "layouts", "libraw", "losses", "memory", "network", "outside", "tonemap"),
     ("nets", "probe", "protocols", "raw", "sample"),

@@ -14,8 +14,11 @@ from probe import NOISE, randomize, reach
 from torch import Tensor
 
 from hdrcli import nets
+from hdrcli.lanes import Lanes
 from hdrcli.network import Context, Network
 from hdrcli.tiling import Tiling, crop, pad, round_up, run_tiled
+
+CPU = Lanes(torch.device("cpu"))
 
 every_network = pytest.mark.parametrize("name", nets.names())
 both_axes = pytest.mark.parametrize("axis", [2, 3], ids=["rows", "columns"])
@@ -64,7 +67,7 @@ def _tiled(network: Network, image: Tensor, context: Context, **options: Any) ->
     scale = network.tiling.scale
     output = torch.full((1, 3, image.shape[2] * scale, image.shape[3] * scale), torch.nan, dtype=image.dtype)
     for (rows, columns), values in run_tiled(
-        network.located(image), lambda tiles: network(tiles, context), network.tiling, **options
+        network.located(image), lambda tiles: network(tiles, context), network.tiling, lanes=CPU, **options
     ):
         output[0, :, rows, columns] = values
     return output

@@ -8,7 +8,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
+from hdrcli.lanes import Lanes
 from hdrcli.tiling import Tiling, crop, pad, round_up, run_tiled, spans
+
+CPU = Lanes(torch.device("cpu"))
 
 TILINGS = st.builds(
     Tiling,
@@ -64,6 +67,6 @@ def test_tiled_convolution_equals_the_whole_one(scale: int, tile: int, batch: in
     image = torch.rand(1, 1, 88, 120)
     tiled = torch.full((1, 1, 88 * scale, 120 * scale), np.nan)
     tiling = Tiling(multiple_of=8, halo=3, scale=scale)
-    for (rows, columns), values in run_tiled(image, forward, tiling, tile=tile, batch=batch):
+    for (rows, columns), values in run_tiled(image, forward, tiling, tile=tile, batch=batch, lanes=CPU):
         tiled[0, :, rows, columns] = values
     torch.testing.assert_close(tiled, forward(image), rtol=0, atol=1e-5)

@@ -21,7 +21,7 @@ def bench(
     precision: Annotated[list[Precision] | None, typer.Option(help="Repeatable; else fp32 and bf16.")] = None,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]|mps", help="Where the network runs.")] = "auto",
     tile: Annotated[int | None, typer.Option(min=64, metavar="N", help="Side of a tile.")] = None,
-    batch: Annotated[int, typer.Option(min=1, metavar="N", help="Tiles that run together.")] = 1,
+    batch: Annotated[int | None, typer.Option(min=1, metavar="N", help="Tiles that run together.")] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object per row on stdout.")] = False,
     plot: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="Draw the shares of the ceiling.")] = None,
 ) -> None:

@@ -128,12 +128,13 @@ def _begun(
         if not cluster.workers:
             render.say(f"{shared.backend} has no workers yet: waiting for them")
         return clusters.run(jobs, conversion.in_one_precision(), cluster, stopped=stopped)
-    network = conversion.way.model.network if shared.verbose else None
-    chosen = infer.describe(shared.compute(), network)
-    if shared.verbose:
-        render.say(f"{conversion.way.model.card.name} on {chosen.device}, {chosen.precision} ({chosen.reason})")
-    workers = shared.jobs or min(_MOST_WORKERS, 1 + (os.cpu_count() or 1))
-    return run(jobs, conversion, workers=workers, stopped=stopped, enough=shared.enough)
+    conversions = conversion.on_each_device()
+    for way in (one.way for one in conversions):
+        chosen = infer.describe(way.compute, way.model.network if shared.verbose else None)
+        if shared.verbose:
+            render.say(f"{way.model.card.name} on {chosen.device}, {chosen.precision} ({chosen.reason})")
+    workers = shared.jobs or min(_MOST_WORKERS * len(conversions), len(conversions) + (os.cpu_count() or 1))
+    return run(jobs, conversions, workers=workers, stopped=stopped, enough=shared.enough)
 
 
 @contextmanager

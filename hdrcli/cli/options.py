@@ -103,13 +103,18 @@ class Shared:
     tile: Annotated[
         int | None, typer.Option(min=64, metavar="N", help="Side of a tile; smaller takes less memory.", **_RUN)
     ] = None
-    batch: Annotated[int, typer.Option(min=1, metavar="N", help="Tiles that run together.", **_RUN)] = 1
+    batch: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Tiles that run together; else what suits.", **_RUN)
+    ] = None
     memory: Annotated[
         str | None,
         typer.Option(
             metavar="SIZE", help="For a picture on the device, such as 4G; else 60 % of what is free.", **_RUN
         ),
     ] = None
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile the network first: pays where many pictures are alike.", **_RUN)
+    ] = False
     json: Annotated[bool, typer.Option("--json", help="One JSON object per file on stdout.", **_REPORT)] = False
     list_failed: Annotated[
         str | None,
@@ -131,6 +136,7 @@ class Shared:
             tile=self.tile,
             batch=self.batch,
             memory=None if self.memory is None else size_in_bytes(self.memory),
+            compiled=self.compiled,
         )
 
     def decoders(self, warm: str) -> "Decoders":

@@ -4,6 +4,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -58,6 +59,15 @@ class Conversion:
         here = infer.describe(replace(self.way.compute, device="auto"), self.way.model.network)
         compute = replace(self.way.compute, precision=here.precision)
         return replace(self, way=replace(self.way, compute=compute))
+
+    def on_each_device(self) -> list["Conversion"]:
+        """One for each device that may be used, all but the first with a copy of the network."""
+        first, *others = infer.devices(self.way.compute)
+        ways = [replace(self.way, compute=replace(self.way.compute, device=first))]
+        for device in others:
+            model = replace(self.way.model, network=deepcopy(self.way.model.network))
+            ways.append(replace(self.way, model=model, compute=replace(self.way.compute, device=device)))
+        return [replace(self, way=way) for way in ways]
 
     def skipped(self, job: Job) -> list[Outcome]:
         """One outcome for each output, where all are there."""

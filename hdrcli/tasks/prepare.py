@@ -53,7 +53,7 @@ def prepare(
     look: one of `tonemap.OPERATORS`. Beside the `groundtruth` of a job lies `raw` with the mosaic.
     """
     files.sweep({path.parent for job in jobs for path in (job.target, _mosaic_of(job))})
-    with closing(run(jobs, _Preparation(look, decoders), workers=workers, stopped=stopped)) as made:
+    with closing(run(jobs, [_Preparation(look, decoders)], workers=workers, stopped=stopped)) as made:
         for outcomes in made:
             yield from outcomes
 
