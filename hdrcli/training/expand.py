@@ -96,6 +96,13 @@ def stops_error(light: Tensor, wanted: Tensor, where: Tensor) -> Tensor:
     return _rms(stops(light, wanted).square(), where)
 
 
+def hue_error(light: Tensor, wanted: Tensor, where: Tensor) -> Tensor:
+    """Mean difference of the channels' errors in stops from their mean, over (N, 1, H, W) weights and pictures."""
+    colour = torch.log2((light.clamp(min=0) + _FAINTEST) / (wanted + _FAINTEST))
+    uneven = (colour - colour.mean(dim=1, keepdim=True)).abs().mean(dim=1, keepdim=True)
+    return ((uneven * where).sum(dim=(1, 2, 3)) / where.sum(dim=(1, 2, 3)).clamp(min=1)).mean()
+
+
 def stops(light: Tensor, wanted: Tensor) -> Tensor:
     """Differences of log2 luminance: (N, 1, H, W)."""
     weights = torch.from_numpy(LUMINANCE_709).to(light.device)[None, :, None, None]

@@ -285,14 +285,12 @@ def loss(network: nn.Module, batch: Batch, stage: Stage) -> Losses:
     where = expand.clipped_pixels(tile)
     count = where.sum(dim=(1, 2, 3)).clamp(min=1)
     stops = expand.stops(output, light)
-    colour = torch.log2((output + 1e-3) / (light + 1e-3))
-    hue = (colour - colour.mean(dim=1, keepdim=True)).abs().mean(dim=1, keepdim=True)
     across, down = where[..., 1:] * where[..., :-1], where[..., 1:, :] * where[..., :-1, :]
     slopes = (stops.diff(dim=3).abs() * across).sum(dim=(1, 2, 3)) + (stops.diff(dim=2).abs() * down).sum(dim=(1, 2, 3))
     parts = {
         "units": expand.pu_error(output, light, where),
         "stops": expand.stops_error(output, light, where),
         "slopes": (slopes / count).mean(),
-        "hue": ((hue * where).sum(dim=(1, 2, 3)) / count).mean(),
+        "hue": expand.hue_error(output, light, where),
     }
     return {name: parts[name] for name in stage.loss}

@@ -4,8 +4,8 @@ Options of a stage: step, which of its losses are about, "dequantize", "lineariz
 size, the side of patches, a multiple of 64. In the first three steps every network is fed the truth of the step before
 it. Parts of the loss: dequantize, squared error of code values before rounding; linearize, of linear light below
 clipping; curve, of the inverse response; hallucinate, L1 of the logarithm of light; perceptual, of light in mu-law with
-mu = 10, where VGG weights are given; variation, total variation of the light that is added; pu and stops, errors of the
-finished light over all and over clipped pixels.
+mu = 10, where VGG weights are given; variation, total variation of the light that is added; pu, an error of the
+finished light over all pixels; stops and hue, errors over clipped ones.
 """
 
 from collections.abc import Mapping
@@ -39,10 +39,11 @@ from hdrcli.training.vgg import Vgg
 
 KINDS: tuple[Kind, ...] = ("scenes",)
 OPTIONS: Mapping[str, object] = {"step": "joint", "size": 256}
-LOSSES = ("dequantize", "linearize", "curve", "hallucinate", "perceptual", "variation", "pu", "stops")
+LOSSES = ("dequantize", "linearize", "curve", "hallucinate", "perceptual", "variation", "pu", "stops", "hue")
 
 _FAINTEST = 1 / 255  # light added before logarithms
 _MU = 10.0
+_LEAK = 0.1  # of the light added while it is learned: a channel that adds none can begin to again
 _CURVES = 500  # random responses whose principal components the network describes responses by
 
 
@@ -114,7 +115,8 @@ def steps(network: SingleHdr, batch: Batch, step: str) -> Steps:
         linear = apply_curve(encoded.float(), curve)
     light = linear
     if not truth or step == "hallucinate":
-        light = linear + highlight_mask(linear, MASK_RAMP) * F.relu(network.hallucination(linear).float())
+        added = F.leaky_relu(network.hallucination(linear).float(), _LEAK)
+        light = linear + highlight_mask(linear, MASK_RAMP) * added
     refined = light
     if step == "refine" and network.refinement is not None:
         refined = F.relu(light + network.refinement(torch.cat((light, linear, encoded), 1)).float())
@@ -135,6 +137,7 @@ def loss(network: Network, batch: Batch, stage: Stage, vgg: Vgg | None = None) -
         "variation": lambda: added.diff(dim=2).abs().mean() + added.diff(dim=3).abs().mean(),
         "pu": lambda: expand.pu_error(found.refined, light, torch.ones_like(clipped)),
         "stops": lambda: expand.stops_error(found.refined, light, clipped),
+        "hue": lambda: expand.hue_error(found.refined, light, clipped),
     }
     if vgg is not None:
         known["perceptual"] = lambda: vgg(mu_law(found.refined, _MU), mu_law(light, _MU))
