@@ -23,8 +23,8 @@ class GainMap(StrEnum):
 class Compression(StrEnum):
     """Of EXR files; dwaa alone loses something."""
 
-    ZIP = "zip"
     PIZ = "piz"
+    ZIP = "zip"
     DWAA = "dwaa"
     NONE = "none"
 
@@ -46,7 +46,7 @@ def expand(
         float, typer.Option(metavar="N", help="Luminance of 1.0 in cd/m2, in formats with an absolute scale.")
     ] = 203.0,
     half: Annotated[bool, typer.Option("--half/--float", help="16 or 32 bits per channel of EXR.")] = True,
-    compression: Annotated[Compression, typer.Option(help="Of EXR; dwaa loses a little.")] = Compression.ZIP,
+    compression: Annotated[Compression, typer.Option(help="Of EXR; dwaa loses a little.")] = Compression.PIZ,
     pq: Annotated[bool, typer.Option("--pq", help="JPEG XL in 16-bit PQ, not in floats.")] = False,
     gain_map: Annotated[GainMap, typer.Option(help="Channels of Ultra HDR's gain map.")] = GainMap.RGB,
     map_step: Annotated[

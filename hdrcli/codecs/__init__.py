@@ -52,7 +52,7 @@ class WriteOptions:
     bits: int = 8  # finished pictures in PNG and TIFF: 8 or 16
     half: bool = True  # EXR and light in JPEG XL: 16-bit floats, else 32-bit
     pq: bool = False  # light in JPEG XL: 16 bits in PQ and BT.2020, else floats
-    compression: str = "zip"  # EXR: none, rle, zips, zip, piz, pxr24, b44, b44a, dwaa, dwab
+    compression: str = "piz"  # EXR: none, rle, zips, zip, piz, pxr24, b44, b44a, dwaa, dwab
     metadata: bool = True  # EXIF, XMP, software and provenance; colour information is always written
     base: Image | None = None  # Ultra HDR JPEG: the finished picture that every viewer shows
     map_step: int = 2  # its gain map: base pixels a side for each pixel of the map, 1 to 4

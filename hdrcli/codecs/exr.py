@@ -1,5 +1,6 @@
 """OpenEXR (openexr.com, file format 2.0): scene light in half or single floats."""
 
+import os
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -28,6 +29,8 @@ COMPRESSIONS = {
     "dwaa": OpenEXR.DWAA_COMPRESSION,
     "dwab": OpenEXR.DWAB_COMPRESSION,
 }
+
+OpenEXR.set_global_thread_count(os.cpu_count() or 1)
 
 _LARGEST_HALF = 65504.0
 _MAGNITUDE, _INFINITE = np.uint16(0x7FFF), 0x7C00  # bits of a half float
