@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
-from itertools import count
 from typing import NamedTuple
 
 import torch
@@ -26,7 +25,7 @@ from hdrcli.tiling import Padded, Tiling, run_tiled, spans
 SMALLEST_TILE = 64
 SHARE_OF_FREE = 0.6  # of the memory that is free
 LEAST_HALOS = 6  # in the side of a window, where memory allows it: in smaller ones halos take most of the time
-MOST_FOR_TILES = 512 << 20  # bytes; larger tiles save nothing: what halos cost less, fresh memory costs more
+MOST_FOR_TILES = 768 << 20  # bytes; larger tiles save nothing: what halos cost less, fresh memory costs more
 
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch takes large pages: new tensors cost a fifth of the time
 
@@ -84,9 +83,9 @@ def describe(compute: Compute, network: Network | None = None) -> Chosen:
     if network is None:
         return Chosen(device, compute.precision, reason)
     verdict = best(settled(network, device).core, device)
-    if compute.precision != "auto":
-        return Chosen(device, compute.precision, reason, verdict.bytes)
-    return Chosen(device, verdict.precision, f"{reason}; {verdict}", verdict.bytes)
+    if compute.precision == "auto":
+        return Chosen(device, verdict.precision, f"{reason}; {verdict}", verdict.bytes_in(verdict.precision))
+    return Chosen(device, compute.precision, reason, verdict.bytes_in(compute.precision))
 
 
 def devices(compute: Compute) -> list[str]:
@@ -180,13 +179,13 @@ def _fitting(
 
 
 def _largest_tile(sides: Sequence[int], tiling: Tiling, bytes_of_pixel: float, budget: float) -> int:
-    """Cuts a padded picture into as few tiles as fit into `budget` bytes, all of one size."""
-    for parts in count(1):
-        tile = max(-(-max(sides) // parts), SMALLEST_TILE)
+    """The side of a tile that cuts a padded picture into as few as fit into `budget` bytes, all of one size."""
+    parts = range(1, -(-max(sides) // SMALLEST_TILE))
+    for tile in sorted({-(-side // part) for side in sides for part in parts}, reverse=True):
         rows, columns = (spans(side, tile, tiling)[0].window.stop for side in sides)
-        if tile == SMALLEST_TILE or rows * columns * bytes_of_pixel <= budget:
+        if tile > SMALLEST_TILE and rows * columns * bytes_of_pixel <= budget:
             return tile
-    raise AssertionError("tiles end at the smallest")
+    return SMALLEST_TILE
 
 
 @memory.kept()

@@ -41,7 +41,7 @@ class Verdict(NamedTuple):
     """precision: to run in. gain: time of fp32 over that of reduced precision; of the processor's time on a CPU.
 
     stops: mean difference of the two results. alike: share of 8-bit sRGB values that differ by one level at most.
-    bytes: of tensors for each pixel of the input, at most, in fp32.
+    bytes: of tensors for each pixel of the input, at most, in fp32; and in reduced precision.
     """
 
     precision: str
@@ -49,6 +49,10 @@ class Verdict(NamedTuple):
     stops: float
     alike: float
     bytes: float
+    reduced_bytes: float
+
+    def bytes_in(self, precision: str) -> float:
+        return self.bytes if precision == "fp32" else self.reduced_bytes
 
     def __str__(self) -> str:
         return (
@@ -79,6 +83,10 @@ def tried(network: Network, device: torch.device) -> Verdict:
     now = process_time if device.type == "cpu" else perf_counter
     candidate = "fp16" if device.type == "mps" else "bf16"
     image = pad(_picture(network.planes).to(device), network.tiling)
+
+    def needed(precision: str) -> float:
+        return memory.peak(lambda: network.whole(image, partial(reduced, device, precision))) / image[0, 0].numel()
+
     outputs: dict[str, Tensor] = {}
     seconds = dict.fromkeys(("fp32", candidate), float("inf"))
     for precision in _RUNS * (*seconds,):
@@ -90,9 +98,8 @@ def tried(network: Network, device: torch.device) -> Verdict:
     stops = float(np.abs(np.log2(np.maximum(exact, _DARKEST) / np.maximum(near, _DARKEST))).mean())
     levels = [np.round(255 * srgb_encode(np.clip(output, 0, 1))) for output in (exact, near)]
     alike = float(np.mean(np.abs(levels[0] - levels[1]) <= 1))
-    needed = memory.peak(lambda: network.whole(image)) / (image.shape[2] * image.shape[3])
     good = gain >= LEAST_GAIN and stops <= MOST_STOPS and alike >= LEAST_ALIKE
-    return Verdict(candidate if good else "fp32", gain, stops, alike, needed)
+    return Verdict(candidate if good else "fp32", gain, stops, alike, *map(needed, seconds))
 
 
 def _picture(planes: int) -> Tensor:

@@ -22,5 +22,5 @@ def shared_data() -> Path:
 @pytest.fixture(autouse=True)
 def one_precision(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Precision "auto" is fp32, whatever is faster on the machine of the tests; the user's cache stays as it is."""
-    monkeypatch.setattr("hdrcli.probe.tried", lambda network, device: Verdict("fp32", 1.0, 0.0, 1.0, 500.0))
+    monkeypatch.setattr("hdrcli.probe.tried", lambda network, device: Verdict("fp32", 1.0, 0.0, 1.0, 500.0, 300.0))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))

@@ -73,7 +73,9 @@ def test_a_gpu_is_filled_with_tiles(monkeypatch: pytest.MonkeyPatch, memory: int
     """As many of the network's own tiles as its measured bytes allow, on the CPU with the code of a GPU."""
     expected = infer.run(Blur(), picture(100, 100), Compute(tile=128)).pixels
     monkeypatch.setattr(infer, "_is_filled", lambda device: True)
-    monkeypatch.setattr(infer, "best", lambda network, device: Verdict("fp32", 1.0, 0.0, 1.0, bytes=130.0))
+    monkeypatch.setattr(
+        infer, "best", lambda network, device: Verdict("fp32", 1.0, 0.0, 1.0, bytes=130.0, reduced_bytes=0.0)
+    )
     network = Blur()
     result = infer.run(network, picture(100, 100), Compute(memory=memory))
     np.testing.assert_allclose(result.pixels, expected, atol=1e-6)

@@ -67,7 +67,7 @@ def test_each_network_is_tried_once(monkeypatch: pytest.MonkeyPatch, tmp_path: p
 
     def note(network: Network, device: torch.device) -> probe.Verdict:
         seen.append(float(network.get_parameter("share").detach()))
-        return probe.Verdict("bf16", 2.0, 0.001, 1.0, 100.0)
+        return probe.Verdict("bf16", 2.0, 0.001, 1.0, 100.0, 60.0)
 
     monkeypatch.setattr(probe, "tried", note)
     for share in (1.0, 1.0, 2.0, 1.0):
@@ -127,7 +127,7 @@ def test_less_memory_means_smaller_tiles_and_the_same_picture() -> None:
         cut = infer.run(network, planes, Compute(memory=budget))
         np.testing.assert_allclose(cut.pixels, whole.pixels, atol=1e-5)
         tiles.append(cut.tiles)
-    assert (whole.tiles, *tiles) == (1, 4, 20)
+    assert (whole.tiles, *tiles) == (1, 2, 15)
 
 
 @pytest.mark.parametrize(("text", "size"), [("4G", 4 << 30), ("1.5g", 3 << 29), ("800M", 800 << 20), ("123", 123)])

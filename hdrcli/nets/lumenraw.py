@@ -48,7 +48,8 @@ class LumenRaw(Network):
     def forward(self, tile: Tensor, context: Context) -> Tensor:
         seen = torch.cat([encode(tile), noise_map(tile, context["noise"])], dim=1)
         correction = self.head(self.unet(seen)).float()
-        return F.pixel_shuffle(decode(encode(demosaic(tile)) + correction), 2)
+        colours = zip(demosaic(tile).chunk(3, dim=1), correction.chunk(3, dim=1), strict=True)  # one takes less memory
+        return F.pixel_shuffle(torch.cat([decode(encode(plain) + change) for plain, change in colours], dim=1), 2)
 
 
 def encode(light: Tensor) -> Tensor:
