@@ -40,7 +40,7 @@ def fusion(linear: Floats, kind: DTypeLike = np.float32) -> Samples:
 
     def ascend(tile: tuple[Span, Span]) -> None:
         window, kept, inside = zip(*((span.window, span.kept, _inside(span)) for span in tile), strict=True)
-        planes = _blended(_exposed(to_float(linear[window])), _TILED_LEVELS, below[:, *map(_quarter, window)])
+        planes = _blended(_exposed(_floats(linear[window])), _TILED_LEVELS, below[:, *map(_quarter, window)])
         store(np.moveaxis(planes[:, *inside], 0, 2).clip(0, 1), fused[kept])
 
     _for_each(ascend, tiles)
@@ -54,7 +54,7 @@ def _level2(linear: Floats, tiles: Sequence[tuple[Span, Span]]) -> Float32:
 
     def descend(tile: tuple[Span, Span]) -> None:
         window, kept, inside = zip(*((span.window, span.kept, _inside(span)) for span in tile), strict=True)
-        level2 = _down(_down(_exposed(to_float(linear[window]))))
+        level2 = _down(_down(_exposed(_floats(linear[window]))))
         stack[:, :, *map(_quarter, kept)] = level2[:, :, *map(_quarter, inside)]
 
     _for_each(descend, tiles)
@@ -81,6 +81,13 @@ def _for_each(work: Callable[[tuple[Span, Span]], None], tiles: Iterable[tuple[S
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for _ in pool.map(work, tiles):
             pass
+
+
+def _floats(light: Floats) -> Float32:
+    """As single floats; OpenCV is seven times as quick as numpy to make them of half ones."""
+    if light.dtype != np.float16:
+        return to_float(light)
+    return np.asarray(cv2.add(light, 0, dtype=cv2.CV_32F))  # type: ignore[call-overload]  # it does take numbers
 
 
 def _exposed(linear: Float32) -> Float32:

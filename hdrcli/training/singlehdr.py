@@ -43,7 +43,7 @@ LOSSES = ("dequantize", "linearize", "curve", "hallucinate", "perceptual", "vari
 
 _FAINTEST = 1 / 255  # light added before logarithms
 _MU = 10.0
-_LEAK = 0.1  # of the light added while it is learned: a channel that adds none can begin to again
+_LEAK = 0.1  # of gradients where no light is added, so that a channel that adds none can begin to again
 _CURVES = 500  # random responses whose principal components the network describes responses by
 
 
@@ -115,8 +115,9 @@ def steps(network: SingleHdr, batch: Batch, step: str) -> Steps:
         linear = apply_curve(encoded.float(), curve)
     light = linear
     if not truth or step == "hallucinate":
-        added = F.leaky_relu(network.hallucination(linear).float(), _LEAK)
-        light = linear + highlight_mask(linear, MASK_RAMP) * added
+        added = network.hallucination(linear).float()
+        leaking = F.relu(added) + _LEAK * (added - added.detach())
+        light = linear + highlight_mask(linear, MASK_RAMP) * leaking
     refined = light
     if step == "refine" and network.refinement is not None:
         refined = F.relu(light + network.refinement(torch.cat((light, linear, encoded), 1)).float())
