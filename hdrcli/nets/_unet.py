@@ -29,10 +29,14 @@ class UNet(nn.Module):
     """(N, inputs, H, W) to (N, widths[0], H, W); H and W are multiples of 2^(len(widths) - 1).
 
     A vector of `summary` numbers per picture may be added at the bottom, where the field of view is widest.
+    smooth: coarse features are interpolated, which leaves no blocks where the finer ones say little.
     """
 
-    def __init__(self, inputs: int, widths: Sequence[int], *, norm: bool = False, summary: int = 0) -> None:
+    def __init__(
+        self, inputs: int, widths: Sequence[int], *, norm: bool = False, summary: int = 0, smooth: bool = False
+    ) -> None:
         super().__init__()
+        self._upsampling = "bilinear" if smooth else "nearest"
         steps = list(pairwise(widths))
         self.enter = conv(inputs, widths[0], norm=norm)
         self.encode = nn.ModuleList(Residual(width, norm=norm) for width in widths)
@@ -52,15 +56,16 @@ class UNet(nn.Module):
             x = x + self.summary(summary)[:, :, None, None]
         x = self.encode[-1](x)
         for block, up in zip(reversed(self.decode), reversed(self.up), strict=True):
-            x = block(F.interpolate(up(x), scale_factor=2.0, mode="nearest").add_(skips.pop()))
+            x = block(F.interpolate(up(x), scale_factor=2.0, mode=self._upsampling).add_(skips.pop()))
         return x
 
 
-def reach(levels: int) -> int:
+def reach(levels: int, *, smooth: bool = False) -> int:
     """How far an output pixel of a `UNet` with that many levels sees, in its input pixels."""
     bottom: int = 2 ** (levels - 1)
     at_level: int = sum(4 * 2**level for level in range(levels - 1))  # two residual blocks of two 3x3 convolutions
-    return 1 + at_level + 3 * bottom - 1  # entry, blocks, bottom block, the 2x2 lattices
+    between: int = sum(2**level for level in range(1, levels)) if smooth else 0
+    return 1 + at_level + between + 3 * bottom - 1  # entry, blocks, interpolation, bottom block, the 2x2 lattices
 
 
 def conv(inputs: int, outputs: int, *, norm: bool) -> nn.Module:

@@ -39,10 +39,12 @@ class Lumen(Network):
     def __init__(self, widths: Sequence[int] = (32, 48, 64, 96), hidden: int = 256) -> None:
         super().__init__()
         lattice = 2 ** len(widths)  # the U-Net works at half resolution
-        self.tiling = Tiling(multiple_of=lattice, halo=2 * reach(len(widths)) + 3, tile=1024, minimum=lattice)
+        self.tiling = Tiling(
+            multiple_of=lattice, halo=2 * reach(len(widths), smooth=True) + 3, tile=1024, minimum=lattice
+        )
         self.estimator = CurveEstimator(hidden)
         self.summary = nn.Linear(FEATURES, SUMMARY)
-        self.unet = UNet(4 * 9, widths, norm=True, summary=SUMMARY)
+        self.unet = UNet(4 * 9, widths, norm=True, summary=SUMMARY, smooth=True)
         self.head = nn.Conv2d(widths[0], 12, 3, padding=1)
         nn.init.zeros_(self.head.weight)
         nn.init.constant_(self.head.bias, -1.0)  # type: ignore[arg-type]
