@@ -111,13 +111,14 @@ def clipping(image: Tensor) -> Tensor:
 def linearise(image: Tensor, curve: Tensor) -> Tensor:
     """Looks code values in [0, 1], (N, C, H, W), up in (N or 1, 256) curves, with linear interpolation."""
     position = image * 255
-    below = position.floor().clamp(0, 254)
+    below = position.floor().clamp_(0, 254)
+    position -= below
     tables = curve.expand(len(image), -1)
     steps = F.pad(tables.diff(dim=1), (0, 1))
     first = 256 * torch.arange(len(image), device=image.device, dtype=torch.int32)
-    index = below.int() + first[:, None, None, None]
-    low, step = (F.embedding(index, values.reshape(-1, 1)).squeeze(-1) for values in (tables, steps))
-    return torch.addcmul(low, step, position - below)
+    index = (below.int() + first[:, None, None, None]).flatten()
+    low, step = (values.reshape(-1).index_select(0, index) for values in (tables, steps))
+    return torch.addcmul(low, step, position.flatten()).view(image.shape)
 
 
 def features(image: Windows) -> Tensor:
@@ -158,10 +159,11 @@ def _histogram(bins: Tensor, count: int) -> Tensor:
 def _detail(codes: Tensor, differences: Tensor) -> Tensor:
     """How large differences along rows are at each brightness, as roots of one histogram for each brightness."""
     brightness = (codes[:, :, : differences.shape[2]] / 256 * _BRIGHTNESSES).int()
-    steps = torch.tensor(_STEPS, device=codes.device)
     bins = len(_STEPS) + 1
-    cell = brightness * bins + torch.bucketize(differences.abs(), steps, out_int32=True)
-    counts = torch.bincount(cell.flatten().clamp(0, _BRIGHTNESSES * bins - 1), minlength=_BRIGHTNESSES * bins)
+    sizes = torch.bucketize(torch.arange(511.0), torch.tensor(_STEPS), out_int32=True).to(codes.device)
+    rounded = (differences.abs() - 0.5).ceil_().int()  # all steps lie between whole numbers
+    cell = brightness.flatten() * bins + sizes.index_select(0, rounded.flatten())
+    counts = torch.bincount(cell.clamp(0, _BRIGHTNESSES * bins - 1), minlength=_BRIGHTNESSES * bins)
     table = counts.view(_BRIGHTNESSES, bins)
     return (table / table.sum(dim=1, keepdim=True).clamp(min=50)).sqrt().flatten()
 
