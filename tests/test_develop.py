@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from standins import known_model
@@ -107,6 +108,27 @@ def test_every_real_file_is_developed(shared_data: Path) -> None:
             continue
         assert np.isfinite(image.pixels).all(), path.name
         assert image.pixels.std() > 0.01, f"{path.name} came out flat"
+
+
+GREY_PATCHES = {  # of a ColorChecker, as far as it is seen: columns and rows
+    "G2_CRW_0304.CRW": [(304, 1292), (644, 1292), (974, 1292), (1313, 1292), (1639, 1292), (1968, 1292)],
+    "S40_CRW_0105.CRW": [(178, 1091), (679, 1091), (1252, 1091), (1824, 1091)],
+    "Hero7Black_GOPR8508_998_10bit.dng": [(227, 592), (333, 606), (463, 620), (592, 630), (726, 630), (832, 617)],
+    "Hero7Black_GOPR8514_998_10bit.dng": [(290, 431), (495, 439), (715, 447), (880, 455), (979, 455)],
+}
+
+
+@pytest.mark.shared_data
+@pytest.mark.parametrize("model", ["lumenraw", "hdrisp"])
+@pytest.mark.parametrize("name", GREY_PATCHES)
+def test_grey_is_grey(name: str, model: str, shared_data: Path) -> None:
+    pixels = develop(shared_data / "raw" / name, model=model).pixels
+    patches = [pixels[y - 10 : y + 10, x - 10 : x + 10].mean(axis=(0, 1)) for x, y in GREY_PATCHES[name]]
+    lab = cv2.cvtColor(np.array([patches], np.float32), cv2.COLOR_RGB2Lab)[0]
+    assert len(set(np.sign(np.diff(lab[:, 0])))) == 1, f"these are not the grey patches: L {lab[:, 0].round()}"
+    chroma = np.hypot(lab[:, 1], lab[:, 2])
+    assert chroma.mean() < 6, f"mean chroma {chroma.mean():.1f} of {chroma.round(1)}"
+    print(f"{name}, {model}: mean chroma {chroma.mean():.2f}")
 
 
 @pytest.mark.shared_data
