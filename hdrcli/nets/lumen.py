@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hdrcli.nets._quick import cast
 from hdrcli.nets._unet import UNet, reach
 from hdrcli.network import Context, NetSpec, Network
 from hdrcli.tiling import Tiling, Windows
@@ -67,8 +68,8 @@ class Lumen(Network):
         return F.pad(torch.cumsum(steps, dim=1), (1, 0))
 
     def forward(self, tile: Tensor, context: Context) -> Tensor:
-        codes = F.pixel_unshuffle(tile, 2)
-        linear = linearise(codes, context["curve"])
+        codes = F.pixel_unshuffle(tile, 2).contiguous(memory_format=torch.channels_last)
+        linear = linearise(codes.movedim(1, 3), context["curve"]).movedim(3, 1)
         clipped = clipping(codes)
         if torch.compiler.is_compiling() or bool(clipped.any()):  # a compiled network has no branches
             linear = self.add_light(codes, linear, clipped, context["summary"])
@@ -76,8 +77,7 @@ class Lumen(Network):
 
     def add_light(self, codes: Tensor, linear: Tensor, clipped: Tensor, summary: Tensor) -> Tensor:
         """Raises clipped channels of unshuffled tiles, (N, 12, H/2, W/2); `clipped` is their share of clipping."""
-        codes, linear, clipped = (x.contiguous(memory_format=torch.channels_last) for x in (codes, linear, clipped))
-        seen = torch.cat([codes, torch.log2(linear + 1 / 64).div_(6), clipped], dim=1)
+        seen = cast(torch.cat([codes, torch.log2(linear + 1 / 64).div_(6), clipped], dim=1))
         gain = F.softplus(self.head(self.unet(seen, summary)).float())
         return gain.clamp(max=12).mul_(clipped).exp_() * linear
 
@@ -109,7 +109,7 @@ def clipping(image: Tensor) -> Tensor:
 
 
 def linearise(image: Tensor, curve: Tensor) -> Tensor:
-    """Looks code values in [0, 1], (N, C, H, W), up in (N or 1, 256) curves, with linear interpolation."""
+    """Looks code values in [0, 1], (N, C, H, W) in any order, up in (N or 1, 256) curves, interpolated linearly."""
     position = image * 255
     below = position.floor().clamp_(0, 254)
     position -= below
