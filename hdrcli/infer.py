@@ -1,7 +1,6 @@
 """Runs a network on one picture of any size: device, precision, padding, the three stages, tiles."""
 
 import math
-import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -25,9 +24,7 @@ from hdrcli.tiling import Padded, Tiling, run_tiled, spans
 SMALLEST_TILE = 64
 SHARE_OF_FREE = 0.6  # of the memory that is free
 LEAST_HALOS = 6  # in the side of a window, where memory allows it: in smaller ones halos take most of the time
-MOST_FOR_TILES = 1 << 30  # bytes; larger tiles save little: what halos cost less, fresh memory costs more
-
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch takes large pages: new tensors cost a fifth of the time
+MOST_FOR_TILES = 512 << 20  # bytes; larger tiles save little: what halos cost less, fresh memory costs more
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,7 @@
 """The command `hdr`: its sub-commands, and the only boundary where an error becomes a message and an exit code."""
 
+import gc
+import os
 import sys
 from typing import Annotated, Any
 
@@ -57,6 +59,8 @@ def hdr(
 
 def main() -> None:
     """Runs the command line; what a user can mend becomes a sentence, a hint and an exit code."""
+    gc.set_threshold(100_000)  # what imports allocate, they keep
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its threads wait busily, beside those of torch
     try:
         app(prog_name="hdr")
     except HdrError as error:
