@@ -26,6 +26,8 @@ SHARE_OF_FREE = 0.6  # of the memory that is free
 LEAST_HALOS = 6  # in the side of a window, where memory allows it: in smaller ones halos take most of the time
 MOST_FOR_TILES = 512 << 20  # bytes; larger tiles save little: what halos cost less, fresh memory costs more
 
+memory.share_heap()
+
 
 @dataclass(frozen=True, slots=True)
 class Compute:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # of mallopt(3)
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -3, -4, -8  # of mallopt(3)
 
 
 def free(device: torch.device) -> int:
@@ -23,6 +23,15 @@ def free(device: torch.device) -> int:
         return int(torch.cuda.mem_get_info(device)[0])
     available: int = psutil.virtual_memory().available
     return available
+
+
+def share_heap() -> None:
+    """Threads that begin from now on share the heap of the main one. With glibc alone.
+
+    Those of their own are small: large tensors would have new pages each time, whatever `kept` asks for.
+    """
+    if libc := _glibc():
+        libc.mallopt(_ARENA_MAX, 1)
 
 
 @contextmanager

@@ -94,6 +94,8 @@ def test_peak_counts_what_is_there_at_one_time() -> None:
 
 
 KEPT = """
+import sys
+import threading
 import resource, psutil, numpy as np
 from hdrcli import memory
 
@@ -102,16 +104,26 @@ def new_pages():
     np.full(100 << 20, 1, np.uint8)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-with memory.kept():
-    print(new_pages(), new_pages(), psutil.Process().memory_info().rss)
-print(psutil.Process().memory_info().rss)
+def work():
+    with memory.kept():
+        print(new_pages(), new_pages(), psutil.Process().memory_info().rss)
+    print(psutil.Process().memory_info().rss)
+
+if sys.argv[1] == "beside":
+    memory.share_heap()
+    worker = threading.Thread(target=work)
+    worker.start()
+    worker.join()
+else:
+    work()
 """
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators have other ways")
-def test_freed_memory_is_kept_for_a_while_only() -> None:
+@pytest.mark.parametrize("thread", ["main", "beside"])
+def test_freed_memory_is_kept_for_a_while_only(thread: str) -> None:
     """In a process of its own, whose heap other tests have not cut up."""
-    said = subprocess.run([sys.executable, "-c", KEPT], capture_output=True, text=True, check=True).stdout
+    said = subprocess.run([sys.executable, "-c", KEPT, thread], capture_output=True, text=True, check=True).stdout
     first, again, held, left = (int(word) for word in said.split())
     assert again < first / 2
     assert left < held - (80 << 20)
