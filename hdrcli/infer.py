@@ -24,7 +24,7 @@ from hdrcli.tiling import Padded, Tiling, run_tiled, spans
 SMALLEST_TILE = 64
 SHARE_OF_FREE = 0.6  # of the memory that is free
 LEAST_HALOS = 6  # in the side of a window, where memory allows it: in smaller ones halos take most of the time
-MOST_FOR_TILES = 512 << 20  # bytes; larger tiles save little: what halos cost less, fresh memory costs more
+MOST_FOR_TILES = 448 << 20  # bytes; larger tiles save little: what halos cost less, fresh memory costs more
 
 memory.share_heap()
 
