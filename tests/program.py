@@ -69,6 +69,7 @@ def hdr(monkeypatch: pytest.MonkeyPatch) -> Any:
         if terminal:
             monkeypatch.setattr(streams["stdin"], "isatty", lambda: True)
         monkeypatch.setattr(sys, "argv", ["hdr", *arguments])
+        monkeypatch.setattr("gc.set_threshold", lambda *_: None)  # this process is not the command's own
         code = 0
         try:
             entry.main()

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -71,3 +72,9 @@ def known_model(task: Literal["expand", "develop"], gives: Literal["linear", "sr
         folder=Path(),
     )
     return zoo.Model(card, NetSpec(paper="", task=task, gives=gives, build=build), build())
+
+
+def numbers(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file, which is closed again."""
+    with np.load(path) as file:
+        return dict(file)

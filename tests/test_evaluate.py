@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import OpenEXR
 import pytest
-from standins import known_model, save_standin
+from standins import known_model, numbers, save_standin
 
 from hdrcli import codecs, outside, protocols
 from hdrcli.cli.evaluate import Feed, ProtocolName
@@ -91,7 +91,7 @@ def test_a_score_that_a_protocol_does_not_have_is_refused() -> None:
 
 def test_mu_law_equals_the_authors_numbers() -> None:
     folder = Path(__file__).parent / "data"
-    data = {**np.load(folder / "fhdr.npz"), **np.load(folder / "losses_fhdr.npz")}
+    data = {**numbers(folder / "fhdr.npz"), **numbers(folder / "losses_fhdr.npz")}
     chosen = PROTOCOLS["mu-law"]
     for index in range(4):
         prediction = data["b/out3" if index < 2 else "score/near"][index % 2]

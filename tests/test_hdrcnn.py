@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from standins import numbers
 from tf_rule import DATA, difference, planes, published_arrays, slim_arrays
 
 from hdrcli.errors import UsageError, WeightsError
@@ -21,7 +22,7 @@ CONTAINERS = ("py2_protocol2", "py3_protocol2", "py3_protocol3", "numpy2_protoco
 
 @pytest.fixture(scope="module")
 def fixture() -> dict[str, NDArray[np.float32]]:
-    return dict(np.load(DATA / "hdrcnn.npz"))
+    return numbers(DATA / "hdrcnn.npz")
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +98,7 @@ def test_half_precision_leaves_the_last_layer_alone() -> None:
 
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_containers(container: str) -> None:
-    expected = np.load(DATA / "hdrcnn_container_expected.npz")
+    expected = numbers(DATA / "hdrcnn_container_expected.npz")
     found = read_npz(DATA / f"hdrcnn_container_{container}.npz")
     assert len(found) == 4
     for i, array in enumerate(found):

@@ -3,9 +3,9 @@
 from functools import cache
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from standins import numbers
 from tf_rule import DATA, published_arrays
 from torch import Tensor
 
@@ -24,7 +24,7 @@ IMPORT = SPEC.importers["torch-state-dict"]
 
 @cache
 def _expected() -> dict[str, Tensor]:
-    return {name: torch.from_numpy(array) for name, array in np.load(DATA / "hdrisp.npz").items()}
+    return {name: torch.from_numpy(array) for name, array in numbers(DATA / "hdrisp.npz").items()}
 
 
 @cache

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from standins import numbers
 from tf_rule import DATA, published_arrays, write_bundle
 from typer.testing import CliRunner
 
@@ -50,7 +51,7 @@ def test_hdrcnn_with_gamma_and_scaling(tmp_path: Path) -> None:
     content[:] = arrays
     np.savez(tmp_path / "hdrcnn_params.npz", params=content)
     hdr("models", "import", "hdrcnn", tmp_path / "hdrcnn_params.npz", "--name", "theirs")
-    fixture = np.load(DATA / "hdrcnn.npz")
+    fixture = numbers(DATA / "hdrcnn.npz")
     picture = np.rint(fixture["input"][0] * 255).astype(np.uint8)
     for gamma in (1.0, 1.2):
         for scaling in (1.0, 1.25):
@@ -65,7 +66,7 @@ def test_fhdr_in_rgb_and_without_a_stretch(tmp_path: Path, iterations: int) -> N
     torch.save(state, tmp_path / "theirs.ckpt", _use_new_zipfile_serialization=False)
     setting = f"iterations={iterations}"
     hdr("models", "import", "fhdr", tmp_path / "theirs.ckpt", "--name", "theirs", "--set", setting)
-    fixture = np.load(DATA / "fhdr.npz")
+    fixture = numbers(DATA / "fhdr.npz")
     picture = np.rint((fixture["a/input"][0].transpose(1, 2, 0) + 1) / 2 * 65535).astype(np.uint16)
     bgr = (fixture[f"a/out{iterations - 1}"][0].transpose(1, 2, 0) + 1) / 2
     found = expanded(tmp_path, picture, "theirs")
@@ -78,7 +79,7 @@ def test_singlehdr_with_its_mirrored_border(tmp_path: Path, shared_data: Path) -
     prefix = write_bundle(tmp_path / "ckpt" / "model.ckpt", published_arrays("singlehdr"))
     emor = ("--emor", parity / "invemor.txt")
     hdr("models", "import", "singlehdr", prefix.parent, "--name", "theirs", "--set", "refine=true", *emor)
-    pictures = np.load(DATA / "singlehdr_pipeline.npz")
+    pictures = numbers(DATA / "singlehdr_pipeline.npz")
     found = expanded(tmp_path, pictures["p2/rgb8"], "theirs")
     expected = pictures["p2/refinement_bgr_to_imwrite"][..., ::-1]
     report("singlehdr with refinement, 64x128", found, np.maximum(expected, 0), rtol=0, atol=5e-4)
@@ -88,7 +89,7 @@ def test_hdrisp_on_a_native_ten_bit_mosaic(tmp_path: Path) -> None:
     state = {f"module.{name}": torch.from_numpy(array) for name, array in published_arrays("hdrisp").items()}
     torch.save(state, tmp_path / "theirs.pth")
     hdr("models", "import", "hdrisp", tmp_path / "theirs.pth", "--name", "theirs")
-    planes = np.rint(np.load(DATA / "hdrisp.npz")["b/input"][0] * 1020)
+    planes = np.rint(numbers(DATA / "hdrisp.npz")["b/input"][0] * 1020)
     mosaic = np.zeros((192, 256), np.uint16)
     for plane, (row, column) in zip(planes, ((1, 1), (0, 1), (0, 0), (1, 0)), strict=True):
         mosaic[row::2, column::2] = plane

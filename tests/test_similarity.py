@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from standins import numbers
 from tf_rule import DATA
 from torch import Tensor
 
@@ -20,7 +21,7 @@ WEIGHTS = torch.tensor([0.0448, 0.2856, 0.3001, 0.2363, 0.1333])
 @cache
 def _arrays() -> dict[str, NDArray[np.float32]]:
     names = ("losses_raw.npz", "losses_fhdr.npz", "fhdr.npz")
-    return {name: array for file in names for name, array in np.load(DATA / file).items()}
+    return {name: array for file in names for name, array in numbers(DATA / file).items()}
 
 
 def _tensor(name: str) -> Tensor:

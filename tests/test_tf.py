@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from standins import numbers
 from tf_rule import DATA, difference, planes, published_arrays, slim_arrays, write_bundle
 from torch import Tensor, nn
 
@@ -24,7 +25,7 @@ SIZES = ("6x8", "7x9")  # even and odd
 
 @pytest.fixture(scope="module")
 def ops() -> dict[str, NDArray[np.float32]]:
-    return dict(np.load(DATA / "tf_ops.npz"))
+    return numbers(DATA / "tf_ops.npz")
 
 
 def _same(found: Tensor, expected: NDArray[np.float32]) -> None:
