@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from queue import LifoQueue
+from queue import Queue
 from threading import Event, Semaphore
 from time import perf_counter
 from typing import Literal, Protocol, TypeAlias, TypeVar
@@ -130,13 +130,13 @@ def run(
     yield from in_order(jobs, carry_one, workers=workers, stopped=stopped)
 
 
-Free: TypeAlias = LifoQueue[Stages[Decoded, Processed]]
+Free: TypeAlias = Queue[Stages[Decoded, Processed]]
 """The stages of the devices that are free."""
 
 
 def waiting(stages: Sequence[Stages[Decoded, Processed]]) -> Free[Decoded, Processed]:
-    """All of them."""
-    free: Free[Decoded, Processed] = LifoQueue()
+    """All stages, none of them taken."""
+    free: Free[Decoded, Processed] = Queue()
     for of_device in stages:
         free.put(of_device)
     return free

@@ -19,7 +19,7 @@ from hdrcli.lanes import Lanes
 from hdrcli.network import Network
 from hdrcli.precision import DTYPES, reduced
 from hdrcli.probe import best
-from hdrcli.tiling import Padded, Tiling, run_tiled, spans
+from hdrcli.tiling import Padded, Tiling, run_tiled, spans, window_side
 
 SMALLEST_TILE = 64
 SHARE_OF_FREE = 0.6  # of the memory that is free
@@ -133,7 +133,7 @@ def run(network: Network, planes: Planes, compute: Compute, check: Check = go_on
     tile, batch = _fitting(picture.shape[2:], network, compute, bytes_of_pixel, budget, fill=_is_filled(device))
     while True:
         try:
-            tiles = _run_once(network, planes, output, device, partial(reduced, device, precision), tile, batch, check)
+            tiles = _run_once(network, picture, output, partial(reduced, device, precision), tile, batch, check)
             break
         except (RuntimeError, MemoryError) as error:
             if _is_of_compiler(error):
@@ -167,21 +167,20 @@ def _fitting(
     tiling, together = network.tiling, compute.batch or 1
     wanted = max(MOST_FOR_TILES, bytes_of_pixel * together * (LEAST_HALOS * tiling.halo) ** 2)
     most = budget if network.surveyed or fill else min(budget, wanted)  # one that is surveyed is best left whole
-    largest = compute.tile or _largest_tile(sides, tiling, bytes_of_pixel * together, most)
-    if not fill or network.surveyed:
-        return largest, together
-    tile = compute.tile or min(largest, tiling.tile)
-    rows, columns = (spans(side, tile, tiling) for side in sides)
-    pixels = rows[0].window.stop * columns[0].window.stop
-    fits = max(int(budget / max(bytes_of_pixel * pixels, 1)), 1)
-    return tile, compute.batch or min(fits, len(rows) * len(columns))
+    tile = compute.tile or _largest_tile(sides, tiling, bytes_of_pixel * together, most)
+    if network.surveyed or not fill:
+        return tile, together
+    tile = compute.tile or min(tile, tiling.tile)
+    pixels = math.prod(window_side(side, tile, tiling) for side in sides)
+    tiles = math.prod(len(spans(side, tile, tiling)) for side in sides)
+    return tile, compute.batch or min(tiles, max(int(budget / max(bytes_of_pixel * pixels, 1)), 1))
 
 
 def _largest_tile(sides: Sequence[int], tiling: Tiling, bytes_of_pixel: float, budget: float) -> int:
     """The side of a tile that cuts a padded picture into as few as fit into `budget` bytes, all of one size."""
     parts = range(1, -(-max(sides) // SMALLEST_TILE))
     for tile in sorted({-(-side // part) for side in sides for part in parts}, reverse=True):
-        rows, columns = (spans(side, tile, tiling)[0].window.stop for side in sides)
+        rows, columns = (window_side(side, tile, tiling) for side in sides)
         if tile > SMALLEST_TILE and rows * columns * bytes_of_pixel <= budget:
             return tile
     return SMALLEST_TILE
@@ -191,9 +190,8 @@ def _largest_tile(sides: Sequence[int], tiling: Tiling, bytes_of_pixel: float, b
 @torch.inference_mode()
 def _run_once(
     network: Network,
-    planes: Planes,
+    picture: Padded,
     output: Tensor,
-    device: torch.device,
     reduced: Callable[[], AbstractContextManager[None]],
     tile: int,
     batch: int,
@@ -201,7 +199,6 @@ def _run_once(
 ) -> int:
     """Fills `output`, (H, W, 3), and returns the number of tiles; `forward` runs inside of `reduced`."""
     tiling = network.tiling
-    picture = Padded(planes, tiling, device)
     _, _, height, width = picture.shape
     windows = math.prod(len(spans(side, tile, tiling)) for side in (height, width))
     if windows == 1:
@@ -217,8 +214,8 @@ def _run_once(
             values: Tensor = network(tiles, context)
         return network.finish(values.float(), context)
 
-    here = network.located(Padded(planes, tiling, torch.device("cpu")))
-    for place, values in run_tiled(here, forward, tiling, tile=tile, batch=batch, lanes=Lanes(device)):
+    here, lanes = network.located(picture.on(torch.device("cpu"))), Lanes(picture.device)
+    for place, values in run_tiled(here, forward, tiling, tile=tile, batch=batch, lanes=lanes):
         _keep(output, values, place, tiling)
     return windows
 

@@ -52,6 +52,7 @@ class Verdict(NamedTuple):
     reduced_bytes: float
 
     def bytes_in(self, precision: str) -> float:
+        """Of tensors for each pixel of the input, at most."""
         return self.bytes if precision == "fp32" else self.reduced_bytes
 
     def __str__(self) -> str:

@@ -11,6 +11,7 @@ windows can share one forward pass; the network's own padding then happens at th
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from itertools import product
 from typing import NamedTuple, Protocol
@@ -57,7 +58,7 @@ class Padded:
     """What `pad` makes of stored planes, as (1, C, H, W) windows in single precision on `device`."""
 
     def __init__(self, planes: Planes, tiling: Tiling, device: torch.device) -> None:
-        self._planes, self._device = planes, device
+        self._planes, self.device = planes, device
         self._rows, self._columns = (_mirrored(length, tiling) for length in planes.shape[1:])
         self.shape = (1, planes.shape[0], len(self._rows), len(self._columns))
 
@@ -69,7 +70,13 @@ class Padded:
         for axis, index in ((2, rows - first_row), (3, columns - first_column)):
             if len(index) > numbers.shape[axis] or index[0] > index[-1]:
                 numbers = numbers.index_select(axis, torch.from_numpy(index))
-        return numbers.contiguous().to(self._device)
+        return numbers.contiguous().to(self.device)
+
+    def on(self, device: torch.device) -> "Padded":
+        """The same with windows on another device."""
+        other = copy(self)
+        other.device = device
+        return other
 
 
 class Span(NamedTuple):
@@ -90,11 +97,8 @@ def spans(length: int, tile: int, tiling: Tiling) -> list[Span]:
     They are as many as `tile` asks for, and their windows have one size, so that the first and the last, which have no
     halo at the picture's edge, keep more.
     """
-    tiles = -(-length // round_up(max(tile, 1), tiling.multiple_of))
-    halo = round_up(tiling.halo, tiling.multiple_of)
-    shared = -(-(length + 2 * halo * (tiles - 1)) // tiles)
-    size = round_up(max(shared, tiling.minimum), tiling.multiple_of)
-    if size >= length:
+    halo, size = round_up(tiling.halo, tiling.multiple_of), window_side(length, tile, tiling)
+    if size == length:
         return [Span(slice(0, length), slice(0, length))]
     cut: list[Span] = []
     kept = 0
@@ -104,6 +108,14 @@ def spans(length: int, tile: int, tiling: Tiling) -> list[Span]:
         cut.append(Span(slice(start, start + size), slice(kept, end)))
         kept = end
     return cut
+
+
+def window_side(length: int, tile: int, tiling: Tiling) -> int:
+    """Pixels of each window that `spans` cuts."""
+    tiles = -(-length // round_up(max(tile, 1), tiling.multiple_of))
+    halo = round_up(tiling.halo, tiling.multiple_of)
+    shared = -(-(length + 2 * halo * (tiles - 1)) // tiles)
+    return min(round_up(max(shared, tiling.minimum), tiling.multiple_of), length)
 
 
 def pad(image: Tensor, tiling: Tiling) -> Tensor:

@@ -30,7 +30,7 @@ from hdrcli.nets._torch_checkpoint import import_arrays
 from hdrcli.nets._whole import Facts, Located, Statistic, Survey, TileFacts, name_statistics
 from hdrcli.nets.lumenraw import encode
 from hdrcli.network import Context, NetSpec, Network, StateDict
-from hdrcli.tiling import Tiling, Windows, round_up, spans
+from hdrcli.tiling import Tiling, Windows, round_up, window_side
 
 _PLANES = 4
 _KERNELS = (3, 5, 7, 9)
@@ -80,7 +80,7 @@ class HdrIsp(Network):
 
     def survey(self, image: Windows, tile: int, check: Check = go_on) -> Context:
         tiling = Tiling(multiple_of=8, halo=_HALO_OF_STAGE)
-        window = max(spans(side, tile, self.tiling)[0].window.stop for side in image.shape[2:])
+        window = max(window_side(side, tile, self.tiling) for side in image.shape[2:])
         survey = Survey(image, tiling, window - 2 * round_up(_HALO_OF_STAGE, 8), check)
         survey.gather(self._pooled, self.encode2, self.encode3)
         pooled = survey.mapped(self._pooled)

@@ -45,7 +45,6 @@ DIFFERENCES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
 LOSSES = (*DIFFERENCES, "perceptual")
 VALIDATION = 12  # pictures at most
 
-_DRAWN = 0.35  # of the scenes are drawn on: colours and edges stronger than panoramas have
 _CONTRAST = 3.8  # slope of the line from asinh-coded light to the logit of the finished picture
 
 
@@ -92,7 +91,7 @@ def shots(layout: Layout, seed: int) -> Shoot:
 
 def _simulated(views: list[pool.Float16], size: Size | None, rng: np.random.Generator) -> tuple[Float32, Float32]:
     scene = simulate.varied(views[int(rng.integers(len(views)))].astype(np.float32), rng)
-    if rng.random() < _DRAWN:
+    if rng.random() < simulate.DRAWN:
         scene = simulate.drawn_on(scene, rng)
     if size is not None:
         scene = np.asarray(cv2.resize(scene, size[::-1], interpolation=cv2.INTER_AREA), np.float32)

@@ -22,7 +22,6 @@ KINDS: tuple[Kind, ...] = ("scenes",)
 LOSSES = ("light", "colour", "blotches", "slopes", "ssim")
 
 CROP = (256, 320)  # of each simulated shot
-_DRAWN = 0.35  # of the scenes are drawn on
 
 
 def course(data: Data, recipe: Recipe, budget: loop.Budget, seed: int) -> Course:
@@ -47,7 +46,7 @@ def course(data: Data, recipe: Recipe, budget: loop.Budget, seed: int) -> Course
 def sample(sources: list[pool.Float16], rng: np.random.Generator) -> Sample:
     """A crop of a simulated shot, the noise model of the whole of it, and the linear scene."""
     scene = _jitter(sources[int(rng.integers(len(sources)))].astype(np.float32), rng)
-    if rng.random() < _DRAWN:
+    if rng.random() < simulate.DRAWN:
         scene = simulate.drawn_on(scene, rng)
     planes, target = simulate.mosaic(scene, rng)
     noise = noise_model(torch.from_numpy(planes)[None])[0]

@@ -11,6 +11,8 @@ from hdrcli import camera, sensor
 from hdrcli.color import LUMINANCE_709, Float32, Float64, luminance, srgb_encode, to_float
 from hdrcli.tonemap.fusion import fusion
 
+DRAWN = 0.35  # of the scenes of mosaics are drawn on: colours and edges stronger than panoramas have
+
 _BRIGHTEST = 60000.0
 _SHARES = (0.01, 0.2)  # of the pixels that clip in a photograph
 _BLOCK = 8  # side of a JPEG block

@@ -7,7 +7,6 @@ the share of the best convolution that ours reaches.
 """
 
 import argparse
-import os
 import time
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -38,7 +37,6 @@ def concatenated(layer: JoinedConv2d, parts: Iterable[Tensor]) -> Tensor:
 
 def plainly() -> None:
     """Makes this process one of plain ports."""
-    os.environ["THP_MEM_ALLOC_ENABLE"] = "0"
     torch.set_num_threads(1)
     patch.object(JoinedConv2d, "forward", concatenated).start()
     patch.object(NormedConv2d, "forward", Sequential.forward).start()
