@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+_KEPT = 256 << 20  # bytes; small pictures, one after the other, do without new pages
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -3, -4, -8  # of mallopt(3)
 
 
@@ -36,7 +37,9 @@ def share_heap() -> None:
 
 @contextmanager
 def kept() -> Iterator[None]:
-    """While inside, memory that is freed is used again; the system gets it back in the end. With glibc alone.
+    """While inside, memory that is freed is used again; the system gets it back in the end, unless it is little.
+
+    With glibc alone.
 
     Otherwise each large tensor has new pages, which take as long to come by as a layer does to compute.
     """
@@ -52,7 +55,22 @@ def kept() -> Iterator[None]:
         libc.mallopt(_MMAP_MAX, 65536)  # from here on what glibc does by itself once a large array was freed
         libc.mallopt(_MMAP_THRESHOLD, 32 << 20)
         libc.mallopt(_TRIM_THRESHOLD, 64 << 20)
-        libc.malloc_trim(0)
+        if _unused(libc) > _KEPT:
+            libc.malloc_trim(0)
+
+
+def _unused(libc: ctypes.CDLL) -> int:
+    """Bytes in glibc's heap that are free; a great many before glibc 2.33, which cannot say."""
+    if not hasattr(libc, "mallinfo2"):
+        return 2**63
+    libc.mallinfo2.restype = _Mallinfo2
+    return int(libc.mallinfo2().fordblks)
+
+
+class _Mallinfo2(ctypes.Structure):
+    """See mallinfo(3)."""
+
+    _fields_ = (("others", ctypes.c_size_t * 8), ("fordblks", ctypes.c_size_t), ("keepcost", ctypes.c_size_t))
 
 
 @cache

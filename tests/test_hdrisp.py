@@ -12,6 +12,7 @@ from torch import Tensor
 from hdrcli import memory
 from hdrcli.errors import WeightsError, WrongStateError
 from hdrcli.lanes import Lanes
+from hdrcli.nets import _tone
 from hdrcli.nets._whole import Facts
 from hdrcli.nets.hdrisp import SPEC, HdrIsp
 from hdrcli.tiling import run_tiled
@@ -47,9 +48,9 @@ def network(published_file: Path) -> HdrIsp:
     return network
 
 
-def _slim(*, coded: bool = False, skip: bool = False) -> HdrIsp:
+def _slim(*, coded: bool = False, skip: bool = False, view: int = 0) -> HdrIsp:
     torch.manual_seed(3)
-    return HdrIsp(width=4, coded=coded, skip=skip).double()
+    return HdrIsp(width=4, coded=coded, skip=skip, view=view).double()
 
 
 def _planes(height: int, width: int, count: int = 1) -> Tensor:
@@ -82,12 +83,12 @@ def test_statistics_are_those_of_the_whole() -> None:
     assert torch.equal(network(image, context), network.whole(image))
 
 
-@pytest.mark.parametrize("skip", [False, True])
-@pytest.mark.parametrize(("height", "width"), [(416, 24), (16, 424)])
+@pytest.mark.parametrize(("skip", "view"), [(False, 0), (True, 0), (True, 24)])
+@pytest.mark.parametrize(("height", "width"), [(448, 24), (16, 464)])
 @torch.inference_mode()
-def test_tiled_equals_whole(height: int, width: int, skip: bool) -> None:
+def test_tiled_equals_whole(height: int, width: int, skip: bool, view: int) -> None:
     """Tiles at all borders included, three at a time; a tile by itself gives something else."""
-    network, image = _slim(skip=skip), _planes(height, width)
+    network, image = _slim(skip=skip, view=view), _planes(height, width)
     whole, context = network.whole(image), network.prepare(image)
     tiled = torch.full_like(whole, torch.nan)
     tiles = run_tiled(
@@ -179,13 +180,13 @@ def test_a_tile_must_say_where_it_lies() -> None:
         network(image[:, :, :16], context)
 
 
-@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize(("skip", "view", "halo"), [(False, 0, 171), (True, 0, 171), (False, 24, 193)])
 @pytest.mark.parametrize("axis", [2, 3], ids=["rows", "columns"])
 @torch.inference_mode()
-def test_the_halo_is_exact(axis: int, skip: bool) -> None:
+def test_the_halo_is_exact(axis: int, skip: bool, view: int, halo: int) -> None:
     """Whatever a value that is not a number reaches, an output pixel depends on it; all phases of the lattice."""
-    network = _slim(skip=skip).float()
-    middle = 184
+    network = _slim(skip=skip, view=view).float()
+    middle = 208
     image = _planes(*((2 * middle, 16) if axis == 2 else (16, 2 * middle))).float()
     context = network.prepare(image)
     reaches = []
@@ -196,7 +197,30 @@ def test_the_halo_is_exact(axis: int, skip: bool) -> None:
             side.fill_(torch.nan)
             places = network(spoilt, context).isnan().any(dim=5 - axis).any(dim=1)[0].nonzero() // 2
             reaches.append(int(places.max()) - edge + 1 if before else edge - int(places.min()))
-    assert max(reaches) == network.tiling.halo == 171
+    assert max(reaches) == network.tiling.halo == halo
+
+
+@torch.inference_mode()
+def test_a_large_picture_has_the_tone_of_its_view() -> None:
+    plain, toned = _slim(skip=True), _slim(skip=True, view=24)
+    image = _planes(64, 80)
+    seen = _tone.view(image, 24)
+    assert seen is not None
+    assert seen.shape == (1, 4, 24, 32)
+    wanted = _tone.cells(torch.logit(plain.whole(seen)), 128, 160)
+    for found in (toned.prepare(image), toned.survey(image, 16)):
+        torch.testing.assert_close(found["tone"], wanted, rtol=0, atol=1e-9)
+    expected = torch.sigmoid(_tone.toned(torch.logit(plain.whole(image)), wanted))
+    torch.testing.assert_close(toned.whole(image), expected, rtol=0, atol=1e-9)
+    assert torch.equal(toned.whole(seen), plain.whole(seen)), "a picture of the size of a view has its own tone"
+
+
+def test_the_tone_leaves_detail_alone() -> None:
+    picture = torch.randn(2, 3, 96, 128, dtype=torch.float64)
+    cells = torch.nn.functional.avg_pool2d(picture, _tone.CELL)
+    torch.testing.assert_close(_tone.toned(picture, cells + 0.5), picture + 0.5, rtol=0, atol=1e-12)
+    steps = (_tone.toned(picture, torch.randn_like(cells)) - picture).diff(dim=3).abs().max()
+    assert steps < 0.2, f"neighbours are changed by up to {steps:.3f} more"
 
 
 def test_doubling_is_that_of_aligned_corners() -> None:

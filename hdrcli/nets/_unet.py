@@ -29,16 +29,24 @@ class UNet(nn.Module):
     """(N, inputs, H, W) to (N, widths[0], H, W); H and W are multiples of 2^(len(widths) - 1).
 
     A vector of `summary` numbers per picture may be added at the bottom, where the field of view is widest.
-    smooth: coarse features are interpolated, which leaves no blocks where the finer ones say little.
+    halving: it takes pictures of twice the height and width and begins at half resolution, as if pixels were unshuffled
+    first. smooth: coarse features are interpolated, which leaves no blocks where the finer ones say little.
     """
 
     def __init__(
-        self, inputs: int, widths: Sequence[int], *, norm: bool = False, summary: int = 0, smooth: bool = False
+        self,
+        inputs: int,
+        widths: Sequence[int],
+        *,
+        norm: bool = False,
+        summary: int = 0,
+        halving: bool = False,
+        smooth: bool = False,
     ) -> None:
         super().__init__()
         self._upsampling = "bilinear" if smooth else "nearest"
         steps = list(pairwise(widths))
-        self.enter = conv(inputs, widths[0], norm=norm)
+        self.enter = conv(inputs, widths[0], norm=norm, halving=halving)
         self.encode = nn.ModuleList(Residual(width, norm=norm) for width in widths)
         self.down = nn.ModuleList(nn.Conv2d(above, below, 2, stride=2) for above, below in steps)
         self.up = nn.ModuleList(nn.Conv2d(below, above, 1) for above, below in steps)
@@ -68,7 +76,11 @@ def reach(levels: int, *, smooth: bool = False) -> int:
     return 1 + at_level + between + 3 * bottom - 1  # entry, blocks, interpolation, bottom block, the 2x2 lattices
 
 
-def conv(inputs: int, outputs: int, *, norm: bool) -> nn.Module:
-    """A zero-padded 3x3 convolution, with batch normalisation in place of its bias if `norm`."""
-    layer = nn.Conv2d(inputs, outputs, 3, padding=1, bias=not norm)
+def conv(inputs: int, outputs: int, *, norm: bool, halving: bool = False) -> nn.Module:
+    """A zero-padded 3x3 convolution, with batch normalisation in place of its bias if `norm`.
+
+    halving: a 6x6 one in steps of 2 instead, which is a 3x3 one of unshuffled pixels without the time to unshuffle.
+    """
+    scale = 2 if halving else 1
+    layer = nn.Conv2d(inputs, outputs, 3 * scale, stride=scale, padding=scale, bias=not norm)
     return NormedConv2d(layer, nn.BatchNorm2d(outputs)) if norm else layer

@@ -96,6 +96,16 @@ class Facts:
         covers = self._covers(x)
         return math.prod(side // covers for side in self._sides[0].tolist())
 
+    def seen(self, whole: Tensor, covers: int) -> Tensor:
+        """The tiles' parts of a map of the whole picture, of which every sample covers so many rows and columns."""
+        starts = [
+            [round(place * side / covers) for place in places[:, 0].tolist()]
+            for places, side in zip((self._rows, self._columns), self._sides[0].tolist(), strict=True)
+        ]
+        height, width = (places.shape[1] // covers for places in (self._rows, self._columns))
+        parts = [whole[:, :, top : top + height, left : left + width] for top, left in zip(*starts, strict=True)]
+        return torch.cat(parts)
+
     def doubled(self, x: Tensor) -> Tensor:
         """Bilinear, twice the size, corners of the whole picture on corners (`align_corners=True`)."""
         height, width = self._sides[0].tolist()
@@ -177,11 +187,6 @@ class TileFacts(Facts):
                 yield result
         if lacking:
             raise _NotKnownError
-
-    def seen(self, whole: Tensor, covers: int) -> Tensor:
-        """The tile's part of a map of the whole picture, of which every sample covers so many rows and columns."""
-        rows, columns = (slice(axis.window.start // covers, axis.window.stop // covers) for axis in self._axes)
-        return whole[:, :, rows, columns]
 
     def kept(self, x: Tensor) -> Tensor:
         """Of the tile's x what no other tile keeps."""

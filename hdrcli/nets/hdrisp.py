@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hdrcli.batch import Check, go_on
+from hdrcli.nets import _tone
 from hdrcli.nets._joined import JoinedConv2d
 from hdrcli.nets._torch_checkpoint import import_arrays
 from hdrcli.nets._whole import Facts, Located, Statistic, Survey, TileFacts, name_statistics
@@ -34,7 +35,8 @@ from hdrcli.tiling import Tiling, Windows, round_up, window_side
 
 _PLANES = 4
 _KERNELS = (3, 5, 7, 9)
-_HALO = 171
+_HALO, _HALO_OF_TONE = 171, 193
+_CELL = _tone.CELL // 2  # in planes
 _HALO_OF_STAGE = 34  # of a level, the coarser one being given: level 3 reaches farthest
 
 
@@ -43,15 +45,16 @@ class HdrIsp(Network):
 
     width: channels at packed size, 32 in the paper; twice as many at each level below. coded: the network sees
     asinh-coded planes. skip: the last picture begins with that of level 1, and gets detail from a learned linear
-    demosaic of the coded planes, as far as the features trust it. Published weights have neither.
+    demosaic of the coded planes, as far as the features trust it. view: side of the views in planes that it was trained
+    on; larger pictures have the tone that they have at that size, see `_tone`. Published weights have none of these.
     """
 
     planes = _PLANES
 
-    def __init__(self, width: int = 32, coded: bool = False, skip: bool = False) -> None:
+    def __init__(self, width: int = 32, coded: bool = False, skip: bool = False, view: int = 0) -> None:
         super().__init__()
         w1, w2, w3, w4 = (width << level for level in range(4))
-        self.tiling = Tiling(multiple_of=8, halo=_HALO, scale=2, tile=1024, minimum=16)
+        self.tiling = Tiling(multiple_of=8, halo=_HALO_OF_TONE if view else _HALO, scale=2, tile=1024, minimum=16)
         self.encode1 = _Pair(_PLANES, w1, norm=False)
         self.encode2 = _Pair(w1, w2)
         self.encode3 = _Pair(w2, w3)
@@ -64,7 +67,7 @@ class HdrIsp(Network):
         self.up1 = _Conv(w2, w1)
         self.up0 = _Conv(w1, w1 // 2)
         self.out = nn.ModuleList(_Conv(inputs, 3, active=False) for inputs in (w1 // 2, w1, w2, w3, w4))
-        self.coded = coded
+        self.coded, self.view = coded, view
         self.skip = nn.ConvTranspose2d(_PLANES, 3, 6, stride=2, padding=4, bias=False) if skip else None
         self.trust = _Conv(w1 // 2, 3, active=False) if skip else None
         self.surveyed = w3 / 16 + w2 / 4  # the features of levels 3 and 2
@@ -76,7 +79,7 @@ class HdrIsp(Network):
         for level, _ in self._levels(planes, facts):
             if level == 1:
                 break
-        return facts.noted
+        return facts.noted | self._tone(planes)
 
     def survey(self, image: Windows, tile: int, check: Check = go_on) -> Context:
         tiling = Tiling(multiple_of=8, halo=_HALO_OF_STAGE)
@@ -92,7 +95,7 @@ class HdrIsp(Network):
             survey.gather(stage, blend)
             if level > 1:
                 x = survey.mapped(stage)
-        return survey.context
+        return survey.context | self._tone(image)
 
     def located(self, image: Windows) -> Windows:
         return Located(image)
@@ -112,10 +115,25 @@ class HdrIsp(Network):
     def _run(self, tile: Tensor, context: Context, wanted: int) -> Tensor:
         facts = Facts(tile, context, _PLANES)
         planes = tile[:, :_PLANES]
-        coarsest = max(wanted, 1)
-        x = next(x for level, x in self._levels(planes, facts) if level == coarsest)
-        picture: Tensor = self.out[wanted]([x], facts) if wanted else self._last(planes, x, facts)
-        return torch.sigmoid(picture)
+        if wanted:
+            x = next(x for level, x in self._levels(planes, facts) if level == wanted)
+            coarse: Tensor = self.out[wanted]([x], facts)
+            return torch.sigmoid(coarse)
+        picture = self._finest(planes, facts)
+        known = context or self._tone(planes)
+        return torch.sigmoid(_tone.toned(picture, facts.seen(known["tone"], _CELL)) if "tone" in known else picture)
+
+    def _tone(self, image: Windows) -> dict[str, Tensor]:
+        """What tiles of a large picture take their tone from: its picture as a view, before the sigmoid."""
+        small = _tone.view(image, self.view) if self.view else None
+        if small is None:
+            return {}
+        picture = self._finest(small, Facts(small, {}, _PLANES))
+        return {"tone": _tone.cells(picture, 2 * image.shape[2], 2 * image.shape[3])}
+
+    def _finest(self, planes: Tensor, facts: Facts) -> Tensor:
+        """The picture of level 0, before its sigmoid."""
+        return self._last(planes, next(x for level, x in self._levels(planes, facts) if level == 1), facts)
 
     def _last(self, planes: Tensor, x: Tensor, facts: Facts) -> Tensor:
         """The picture of level 0, before its sigmoid, from the features of level 1."""
@@ -371,6 +389,7 @@ SPEC = NetSpec(
     deviations=(
         "statistics of a picture larger than one tile are measured on the whole picture and shared by its tiles",
         "with coded, the network sees asinh-coded planes",
+        "with view, large pictures have the tone that they have at the size of the views that were trained on",
         "with skip, the last picture is that of level 1 with corrections and detail from a learned linear demosaic",
     ),
     tiny={"width": 4},

@@ -25,6 +25,7 @@ _STEPS = (0.5, 1.5, 2.5, 3.5, 4.5, 6.5, 9.5, 13.5, 19.5, 28.5, 40.5, 60.5, 90.5,
 COLOUR_FEATURES = 5 * _LEVELS + _TONES * _SATURATIONS
 DETAIL_FEATURES = _BRIGHTNESSES * (len(_STEPS) + 1)
 FEATURES = COLOUR_FEATURES + 2 * DETAIL_FEATURES
+_UNCLIPPED = 249.5 / 255
 _BAND = 16  # rows of the averaged picture that are made at a time
 _STUDIED = 512 * 384  # pixels of the picture whose statistics are taken; larger pictures are averaged down to it
 
@@ -45,7 +46,7 @@ class Lumen(Network):
         )
         self.estimator = CurveEstimator(hidden)
         self.summary = nn.Linear(FEATURES, SUMMARY)
-        self.unet = UNet(4 * 9, widths, norm=True, summary=SUMMARY, smooth=True)
+        self.unet = UNet(9, widths, norm=True, summary=SUMMARY, halving=True, smooth=True)
         self.head = nn.Conv2d(widths[0], 12, 3, padding=1)
         nn.init.zeros_(self.head.weight)
         nn.init.constant_(self.head.bias, -1.0)  # type: ignore[arg-type]
@@ -68,18 +69,16 @@ class Lumen(Network):
         return F.pad(torch.cumsum(steps, dim=1), (1, 0))
 
     def forward(self, tile: Tensor, context: Context) -> Tensor:
-        codes = F.pixel_unshuffle(tile, 2).contiguous(memory_format=torch.channels_last)
-        linear = linearise(codes.movedim(1, 3), context["curve"]).movedim(3, 1)
-        clipped = clipping(codes)
-        if torch.compiler.is_compiling() or bool(clipped.any()):  # a compiled network has no branches
-            linear = self.add_light(codes, linear, clipped, context["summary"])
-        return F.pixel_shuffle(linear, 2)
+        linear = linearise(tile, context["curve"])
+        if torch.compiler.is_compiling() or bool((tile > _UNCLIPPED).any()):  # a compiled network has no branches
+            linear *= self.gain(tile, linear, context["summary"])
+        return linear
 
-    def add_light(self, codes: Tensor, linear: Tensor, clipped: Tensor, summary: Tensor) -> Tensor:
-        """Raises clipped channels of unshuffled tiles, (N, 12, H/2, W/2); `clipped` is their share of clipping."""
-        seen = cast(torch.cat([codes, torch.log2(linear + 1 / 64).div_(6), clipped], dim=1))
-        gain = F.softplus(self.head(self.unet(seen, summary)).float())
-        return gain.clamp(max=12).mul_(clipped).exp_() * linear
+    def gain(self, codes: Tensor, linear: Tensor, summary: Tensor) -> Tensor:
+        """What light is multiplied by, (N, 3, H, W): 1 where `codes` are not clipped."""
+        seen = torch.cat([cast(x) for x in (codes, torch.log2(linear + 1 / 64).div_(6), clipping(codes))], dim=1)
+        raised = F.pixel_shuffle(self.head(self.unet(seen, summary)), 2)
+        return F.softplus(raised.float()).clamp_(max=12).mul_(clipping(codes)).exp_()
 
 
 class CurveEstimator(nn.Module):
@@ -104,8 +103,8 @@ def _member(hidden: int) -> nn.Sequential:
 
 
 def clipping(image: Tensor) -> Tensor:
-    """How far each channel of (N, 3, H, W) code values in [0, 1] is clipped: 0 up to code 249, 1 from 255 on."""
-    return ((255 * image - 249.5) / 5).clamp(0, 1)
+    """How far each channel of (N, 3, H, W) code values in [0, 1] is clipped: 0 up to code 249, 1 from 254.5 on."""
+    return (image - _UNCLIPPED).mul_(255 / 5).clamp_(0, 1)
 
 
 def linearise(image: Tensor, curve: Tensor) -> Tensor:

@@ -103,6 +103,14 @@ def hue_error(light: Tensor, wanted: Tensor, where: Tensor) -> Tensor:
     return ((uneven * where).sum(dim=(1, 2, 3)) / where.sum(dim=(1, 2, 3)).clamp(min=1)).mean()
 
 
+def slopes_error(light: Tensor, wanted: Tensor, where: Tensor) -> Tensor:
+    """Mean gradient of the error in stops between neighbours in (N, 1, H, W) weights, averaged over pictures."""
+    error = stops(light, wanted)
+    across, down = where[..., 1:] * where[..., :-1], where[..., 1:, :] * where[..., :-1, :]
+    steps = (error.diff(dim=3).abs() * across).sum(dim=(1, 2, 3)) + (error.diff(dim=2).abs() * down).sum(dim=(1, 2, 3))
+    return (steps / where.sum(dim=(1, 2, 3)).clamp(min=1)).mean()
+
+
 def stops(light: Tensor, wanted: Tensor) -> Tensor:
     """Differences of log2 luminance: (N, 1, H, W)."""
     weights = torch.from_numpy(LUMINANCE_709).to(light.device)[None, :, None, None]

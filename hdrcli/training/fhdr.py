@@ -2,8 +2,8 @@
 
 What clips lies at 1 / peak of the network's range, which leaves room for highlights `peak` times as bright. Parts of
 the loss, means over the iterations: mu_law, the paper's L1 of mu-law light (Khan et al. 2019, equation 5); perceptual,
-of mu-law light, where VGG weights are given; pu, over all pixels, and stops, over clipped ones. Options of a stage:
-size, the side of patches.
+of mu-law light, where VGG weights are given; pu, over all pixels, and stops, slopes and hue, over clipped
+ones. Options of a stage: size, the side of patches.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ from hdrcli.training.vgg import Vgg
 
 KINDS = expand.KINDS
 OPTIONS: Mapping[str, object] = {"size": 192}
-LOSSES = ("mu_law", "perceptual", "pu", "stops")
+LOSSES = ("mu_law", "perceptual", "pu", "stops", "slopes", "hue")
 
 _FIRST_LIGHT = -2.0  # before tanh: 2 % of the range
 
@@ -59,6 +59,8 @@ def loss(network: Network, batch: Batch, stage: Stage, vgg: Vgg | None = None) -
         "mu_law": lambda light: (mu_law(light) - mu_law(wanted)).abs().mean(),
         "pu": lambda light: expand.pu_error(peak * light, peak * wanted, torch.ones_like(clipped)),
         "stops": lambda light: expand.stops_error(peak * light, peak * wanted, clipped),
+        "slopes": lambda light: expand.slopes_error(peak * light, peak * wanted, clipped),
+        "hue": lambda light: expand.hue_error(peak * light, peak * wanted, clipped),
     }
     if vgg is not None:
         known["perceptual"] = lambda light: vgg(mu_law(light), mu_law(wanted))

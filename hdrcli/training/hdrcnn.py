@@ -1,8 +1,10 @@
 """Training of `hdrcnn`: the light of saturated pixels, in the log domain.
 
 Parts of the loss, all weighted by the blend mask: illumination and reflectance, of the paper (Eilertsen et al. 2017,
-equations 5 to 8), direct, its equation 4; pu and stops, errors of the finished light over clipped pixels; stability,
-coherence and jacobian, for films (see `temporal`), of the logarithm of the finished light, not weighted.
+equations 5 to 8), direct, its equation 4; pu, stops, slopes and hue, errors of the finished light over clipped
+pixels; stability, coherence and jacobian, for films (see `temporal`), of the logarithm of the finished light, not
+weighted.
+
 Options of a stage: size, the side of patches, a multiple of 32; linearised, whether it learns from ordinary pictures in
 DIR/pretrain, whose light is made by the inverse of the mean camera curve (section 5 of the paper).
 """
@@ -31,7 +33,7 @@ from hdrcli.training.recipe import Recipe, Stage
 
 KINDS = expand.KINDS
 OPTIONS: Mapping[str, Any] = {"size": 256, "linearised": False}
-LOSSES = ("illumination", "reflectance", "direct", "pu", "stops", *temporal.PARTS)
+LOSSES = ("illumination", "reflectance", "direct", "pu", "stops", "slopes", "hue", *temporal.PARTS)
 
 _FIRST_LIGHT = 0.1  # spread of the first predictions, in natural logarithms
 _SIGMA, _RADIUS = 2.0, 6  # of the blur that separates illumination from reflectance
@@ -117,6 +119,8 @@ def loss(network: Network, batch: Batch, stage: Stage) -> Losses:
         "direct": lambda: (mask * (predicted - wanted)).square().mean(),
         "pu": lambda: expand.pu_error(finished, light, clipped),
         "stops": lambda: expand.stops_error(finished, light, clipped),
+        "slopes": lambda: expand.slopes_error(finished, light, clipped),
+        "hue": lambda: expand.hue_error(finished, light, clipped),
     }
     known |= {
         name: partial(part, compared, codes, _logarithm(finished), wanted) for name, part in temporal.PARTS.items()

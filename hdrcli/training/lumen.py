@@ -277,20 +277,14 @@ def loss(network: nn.Module, batch: Batch, stage: Stage) -> Losses:
     """
     assert isinstance(network, Lumen)
     tile, light = batch["codes"], batch["light"]
-    codes = F.pixel_unshuffle(tile, 2)
-    linear = lumen.linearise(codes, batch["curve"])
+    linear = lumen.linearise(tile, batch["curve"])
     summary = torch.tanh(network.summary(network.normalise(batch["found"])))
-    output = F.pixel_shuffle(network.add_light(codes, linear, lumen.clipping(codes), summary), 2)
-    output = output * batch["gain"].view(-1, 1, 1, 1)
+    output = network.gain(tile, linear, summary) * linear * batch["gain"].view(-1, 1, 1, 1)
     where = expand.clipped_pixels(tile)
-    count = where.sum(dim=(1, 2, 3)).clamp(min=1)
-    stops = expand.stops(output, light)
-    across, down = where[..., 1:] * where[..., :-1], where[..., 1:, :] * where[..., :-1, :]
-    slopes = (stops.diff(dim=3).abs() * across).sum(dim=(1, 2, 3)) + (stops.diff(dim=2).abs() * down).sum(dim=(1, 2, 3))
     parts = {
         "units": expand.pu_error(output, light, where),
         "stops": expand.stops_error(output, light, where),
-        "slopes": (slopes / count).mean(),
+        "slopes": expand.slopes_error(output, light, where),
         "hue": expand.hue_error(output, light, where),
     }
     return {name: parts[name] for name in stage.loss}
