@@ -15,7 +15,7 @@ from hdrcli.batch import Check, go_on
 from hdrcli.color import Floats
 from hdrcli.errors import HdrError, OutOfMemoryError, UsageError
 from hdrcli.image import Planes
-from hdrcli.lanes import Lanes
+from hdrcli.lanes import lanes, tiles_at_once
 from hdrcli.network import Network
 from hdrcli.precision import DTYPES, reduced
 from hdrcli.probe import best
@@ -24,7 +24,8 @@ from hdrcli.tiling import Padded, Tiling, run_tiled, spans, window_side
 SMALLEST_TILE = 64
 SHARE_OF_FREE = 0.6  # of the memory that is free
 LEAST_HALOS = 6  # in the side of a window, where memory allows it: in smaller ones halos take most of the time
-MOST_FOR_TILES = 448 << 20  # bytes; larger tiles save little: what halos cost less, fresh memory costs more
+MOST_FOR_TILE = 320 << 20  # bytes; a larger one saves little: what halos cost less, fresh memory costs more
+LARGE = 100_000_000  # numbers of a result, the finishing of which needs what tiles took
 
 memory.share_heap()
 
@@ -130,7 +131,7 @@ def run(network: Network, planes: Planes, compute: Compute, check: Check = go_on
     output = torch.empty(height * scale, width * scale, 3, dtype=torch.float16 if half else torch.float32)
     budget = compute.memory or int(SHARE_OF_FREE * memory.free(device))
     budget -= output.nbytes + int(4 * math.prod(picture.shape[2:]) * network.surveyed)
-    tile, batch = _fitting(picture.shape[2:], network, compute, bytes_of_pixel, budget, fill=_is_filled(device))
+    tile, batch = _fitting(picture.shape[2:], network, compute, bytes_of_pixel, budget, device)
     while True:
         try:
             tiles = _run_once(network, picture, output, partial(reduced, device, precision), tile, batch, check)
@@ -149,6 +150,8 @@ def run(network: Network, planes: Planes, compute: Compute, check: Check = go_on
             raise HdrError("the network gave numbers that are not finite", hint=hint) from error
         if device.type == "cuda":
             torch.cuda.empty_cache()
+    if output.numel() > LARGE:
+        memory.give_back()
     return Result(output.numpy(), str(device), precision, tiles)
 
 
@@ -158,17 +161,23 @@ def _is_filled(device: torch.device) -> bool:
 
 
 def _fitting(
-    sides: Sequence[int], network: Network, compute: Compute, bytes_of_pixel: float, budget: float, *, fill: bool
+    sides: Sequence[int], network: Network, compute: Compute, bytes_of_pixel: float, budget: float, device: torch.device
 ) -> tuple[int, int]:
-    """Side and number of the tiles that run together in `budget` bytes, where they are not asked for.
+    """Side of a tile and number of the tiles in a batch, where they are not asked for, that fit into `budget` bytes.
 
-    fill: tiles of the side that suits the network, as many as there are or fit; otherwise one, as large as pays.
+    On a GPU tiles of the side that suits the network, as many as there are or fit; on a CPU tiles as large as pays.
     """
-    tiling, together = network.tiling, compute.batch or 1
-    wanted = max(MOST_FOR_TILES, bytes_of_pixel * together * (LEAST_HALOS * tiling.halo) ** 2)
-    most = budget if network.surveyed or fill else min(budget, wanted)  # one that is surveyed is best left whole
-    tile = compute.tile or _largest_tile(sides, tiling, bytes_of_pixel * together, most)
-    if network.surveyed or not fill:
+    tiling, together, at_once = network.tiling, compute.batch or 1, tiles_at_once(device)
+    most = max(MOST_FOR_TILE, bytes_of_pixel * together * (LEAST_HALOS * tiling.halo) ** 2)
+    if network.surveyed or _is_filled(device):  # a picture that is surveyed is best left whole
+        most = budget
+
+    def fits(rows: int, columns: int) -> bool:
+        needed = rows * columns * bytes_of_pixel * together
+        return needed <= most and needed * (1 if (rows, columns) == tuple(sides) else at_once) <= budget
+
+    tile = compute.tile or _largest_tile(sides, tiling, fits)
+    if network.surveyed or not _is_filled(device):
         return tile, together
     tile = compute.tile or min(tile, tiling.tile)
     pixels = math.prod(window_side(side, tile, tiling) for side in sides)
@@ -176,12 +185,12 @@ def _fitting(
     return tile, compute.batch or min(tiles, max(int(budget / max(bytes_of_pixel * pixels, 1)), 1))
 
 
-def _largest_tile(sides: Sequence[int], tiling: Tiling, bytes_of_pixel: float, budget: float) -> int:
-    """The side of a tile that cuts a padded picture into as few as fit into `budget` bytes, all of one size."""
+def _largest_tile(sides: Sequence[int], tiling: Tiling, fits: Callable[[int, int], bool]) -> int:
+    """The side of a tile that cuts a padded picture into as few as fit, by rows and columns, all of one size."""
     parts = range(1, -(-max(sides) // SMALLEST_TILE))
     for tile in sorted({-(-side // part) for side in sides for part in parts}, reverse=True):
         rows, columns = (window_side(side, tile, tiling) for side in sides)
-        if tile > SMALLEST_TILE and rows * columns * bytes_of_pixel <= budget:
+        if tile > SMALLEST_TILE and fits(rows, columns):
             return tile
     return SMALLEST_TILE
 
@@ -208,15 +217,17 @@ def _run_once(
         return 1
     context = network.survey(picture, tile, check)
 
+    @torch.inference_mode()  # in the thread that it runs in
     def forward(tiles: Tensor) -> Tensor:
         check()
         with reduced():
             values: Tensor = network(tiles, context)
         return network.finish(values.float(), context)
 
-    here, lanes = network.located(picture.on(torch.device("cpu"))), Lanes(picture.device)
-    for place, values in run_tiled(here, forward, tiling, tile=tile, batch=batch, lanes=lanes):
-        _keep(output, values, place, tiling)
+    here = network.located(picture.on(torch.device("cpu")))
+    with lanes(picture.device) as beside:
+        for place, values in run_tiled(here, forward, tiling, tile=tile, batch=batch, lanes=beside):
+            _keep(output, values, place, tiling)
     return windows
 
 
@@ -226,7 +237,7 @@ class _NotFiniteError(Exception):
 
 def _keep(output: Tensor, values: Tensor, place: tuple[slice, slice], tiling: Tiling) -> None:
     """Writes (3, h, w) values that lie at `place` in the padded output into the (H, W, 3) one without padding."""
-    if not bool(values.isfinite().all()):
+    if not all(extreme.isfinite() for extreme in values.aminmax()):  # a number that is none is both
         raise _NotFiniteError
     border = tiling.border * tiling.scale
     starts = [max(border - span.start, 0) for span in place]  # of what lies in the picture

@@ -10,6 +10,7 @@ At the picture's edge there is no halo, and more is kept instead, so every windo
 windows can share one forward pass; the network's own padding then happens at the true edge only.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hdrcli.image import Planes
-from hdrcli.lanes import Fetched, Lanes
+from hdrcli.lanes import Begun, Lanes
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,32 +157,29 @@ def run_tiled(
     """Runs `forward` over all tiles of a padded (1, C, H, W) picture on the CPU, `batch` tiles at a time.
 
     Yields, tile by tile, the rows and columns of the output that the tile fills, and its (C', h, w) values, while the
-    device that `lanes` lead to is busy with the next batch.
+    device that `lanes` lead to is busy with the next ones.
     """
     rows, columns = (spans(image.shape[axis], tile, tiling) for axis in (2, 3))
     places = list(product(rows, columns))
-    begun = None
+    begun: deque[_Group] = deque()
     for first in range(0, len(places), batch):
         group = places[first : first + batch]
         windows = [image[:, :, row.window, column.window] for row, column in group]
-        stack = lanes.up(torch.cat(windows) if len(windows) > 1 else windows[0])
-        now = _Begun(group, stack, lanes.down(forward(stack)))
-        if begun is not None:
-            yield from begun.parts(tiling)
-        begun = now
-    if begun is not None:
-        yield from begun.parts(tiling)
+        begun.append(_Group(group, lanes.begin(forward, torch.cat(windows) if len(windows) > 1 else windows[0])))
+        if len(begun) > lanes.ahead:
+            yield from begun.popleft().parts(tiling)
+    while begun:
+        yield from begun.popleft().parts(tiling)
 
 
-class _Begun(NamedTuple):
-    """Tiles that a device is busy with, and what it reads."""
+class _Group(NamedTuple):
+    """Tiles that are worked on."""
 
-    group: Sequence[tuple[Span, Span]]
-    stack: Tensor
-    outputs: Fetched
+    places: Sequence[tuple[Span, Span]]
+    outputs: Begun
 
     def parts(self, tiling: Tiling) -> Iterator[tuple[tuple[slice, slice], Tensor]]:
-        for (row, column), output in zip(self.group, self.outputs.wait(), strict=True):
+        for (row, column), output in zip(self.places, self.outputs.wait(), strict=True):
             inside = tuple(_scaled(span.kept, tiling.scale, span.window.start) for span in (row, column))
             place = tuple(_scaled(span.kept, tiling.scale, 0) for span in (row, column))
             yield (place[0], place[1]), output[:, inside[0], inside[1]]

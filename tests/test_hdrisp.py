@@ -11,13 +11,13 @@ from torch import Tensor
 
 from hdrcli import memory
 from hdrcli.errors import WeightsError, WrongStateError
-from hdrcli.lanes import Lanes
+from hdrcli.lanes import Streams
 from hdrcli.nets import _tone
 from hdrcli.nets._whole import Facts
 from hdrcli.nets.hdrisp import SPEC, HdrIsp
 from hdrcli.tiling import run_tiled
 
-CPU = Lanes(torch.device("cpu"))
+CPU = Streams(torch.device("cpu"))
 
 ATOL = 2e-5
 IMPORT = SPEC.importers["torch-state-dict"]

@@ -59,13 +59,31 @@ def test_whole_picture_goes_through_whole(monkeypatch: pytest.MonkeyPatch) -> No
     assert np.all(infer.run(network, picture(), Compute(tile=128)).pixels == 0.5)
 
 
-def test_memory_that_runs_out_halves_batches_then_tiles_and_gives_the_same() -> None:
+def test_memory_that_runs_out_halves_batches_then_tiles_and_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One tile at a time, so that their order is known."""
+    monkeypatch.setattr("hdrcli.lanes._TILES", 1)
     expected = infer.run(Blur(), picture(256, 300), Compute(tile=256)).pixels
     network = Blur(limit=100 * 100)
     result = infer.run(network, picture(256, 300), Compute(tile=128, batch=4))
     np.testing.assert_allclose(result.pixels, expected, atol=1e-6)
     assert network.sizes[:4] == [(4, 132), (2, 132), (1, 132), (1, 72)]
     assert result.tiles == 20
+
+
+def test_tiles_that_run_beside_each_other_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each by half of the threads; what was set for the process is as it was afterwards, also after a failure."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        found = [infer.run(Blur(), picture(256, 300), Compute(tile=32)).pixels]
+        with pytest.raises(OutOfMemoryError):
+            infer.run(Blur(limit=0), picture(256, 300), Compute(tile=128))
+        assert torch.get_num_threads() == 4
+        monkeypatch.setattr("hdrcli.lanes._TILES", 1)
+        found.append(infer.run(Blur(), picture(256, 300), Compute(tile=32)).pixels)
+        np.testing.assert_array_equal(*found)
+    finally:
+        torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize(("memory", "sizes"), [(10**9, [(16, 32)]), (10**6, [(6, 32), (6, 32), (4, 32)])])

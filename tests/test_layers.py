@@ -13,10 +13,10 @@ PACKAGE = Path(__file__).resolve().parents[1] / "hdrcli"
 ROWS = (
     ("errors",),
     ("remote",),
-    ("color", "files", "limits", "precision"),
+    ("color", "files", "limits", "memory", "precision"),
     ("icc", "image", "lanes"),
     ("batch", "cards", "codecs", "isolation", "metrics", "rawtypes", "scene", "sensor", "tiling"),
-    ("camera", "cluster", "download", "layouts", "libraw", "losses", "memory", "network", "outside", "tonemap"),
+    ("camera", "cluster", "download", "layouts", "libraw", "losses", "network", "outside", "tonemap"),
     ("nets", "probe", "protocols", "raw", "sample"),
     ("infer", "zoo"),
     ("training",),

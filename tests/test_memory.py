@@ -2,6 +2,7 @@
 
 import tracemalloc
 from collections.abc import Callable
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -41,7 +42,8 @@ def growth(peak: Callable[[int], int], small: int, large: int) -> float:
 def test_tensors_of_a_run_in_tiles_grow_by_the_result_alone(
     name: str, rows: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pictures of so many rows, which are cut into windows of one size."""
+    """Pictures of so many rows, which are cut into windows of one size, one of them at a time."""
+    monkeypatch.setattr("hdrcli.lanes._TILES", 1)
     monkeypatch.setattr("hdrcli.nets.lumen._STUDIED", 2000)  # pixels, of a picture of any size
     torch.manual_seed(0)
     network = nets.spec(name).build(**nets.spec(name).tiny)
@@ -52,6 +54,22 @@ def test_tensors_of_a_run_in_tiles_grow_by_the_result_alone(
     peak(64)  # what is made once
     result = 3 * HALF * network.tiling.scale**2
     assert growth(peak, *rows) <= 1.1 * result
+
+
+def test_tensors_of_other_threads_are_counted() -> None:
+    def work() -> None:
+        with memory.counted():
+            torch.zeros(1000)
+
+    def both() -> None:
+        thread = Thread(target=work)
+        thread.start()
+        thread.join()
+        torch.zeros(10)
+
+    assert memory.peak(both) == 4000
+    work()
+    assert memory.peak(lambda: torch.zeros(10)) == 40
 
 
 def arrays(work: Callable[[], object]) -> int:

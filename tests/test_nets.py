@@ -14,11 +14,11 @@ from probe import NOISE, randomize, reach
 from torch import Tensor
 
 from hdrcli import nets
-from hdrcli.lanes import Lanes
+from hdrcli.lanes import Streams
 from hdrcli.network import Context, Network
 from hdrcli.tiling import Tiling, crop, pad, round_up, run_tiled
 
-CPU = Lanes(torch.device("cpu"))
+CPU = Streams(torch.device("cpu"))
 
 every_network = pytest.mark.parametrize("name", nets.names())
 both_axes = pytest.mark.parametrize("axis", [2, 3], ids=["rows", "columns"])

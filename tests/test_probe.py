@@ -129,7 +129,9 @@ def test_freed_memory_is_kept_for_a_while_only(thread: str) -> None:
     assert left < held - (80 << 20)
 
 
-def test_less_memory_means_smaller_tiles_and_the_same_picture() -> None:
+def test_less_memory_means_smaller_tiles_and_the_same_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One tile at a time; of two, each gets half."""
+    monkeypatch.setattr("hdrcli.lanes._TILES", 1)
     planes = np.random.default_rng(0).random((3, 400, 600), np.float32)
     network = Detail(1.0)
     whole = infer.run(network, planes, Compute())
@@ -140,6 +142,8 @@ def test_less_memory_means_smaller_tiles_and_the_same_picture() -> None:
         np.testing.assert_allclose(cut.pixels, whole.pixels, atol=1e-5)
         tiles.append(cut.tiles)
     assert (whole.tiles, *tiles) == (1, 2, 15)
+    monkeypatch.setattr("hdrcli.infer.tiles_at_once", lambda device: 2)
+    assert infer.run(network, planes, Compute(memory=pictures + 2 * 500 * 20_000)).tiles == 15
 
 
 @pytest.mark.parametrize(("text", "size"), [("4G", 4 << 30), ("1.5g", 3 << 29), ("800M", 800 << 20), ("123", 123)])

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from hdrcli.lanes import Lanes
+from hdrcli.lanes import Streams
 from hdrcli.tiling import Tiling, crop, pad, round_up, run_tiled, spans
 
-CPU = Lanes(torch.device("cpu"))
+CPU = Streams(torch.device("cpu"))
 
 TILINGS = st.builds(
     Tiling,

@@ -82,6 +82,7 @@ def carry_out(
     options: "WriteOptions",
 ) -> None:
     """Runs the jobs and reports on each output; ends with exit code 1 if one failed, 130 if interrupted."""
+    from hdrcli import memory
     from hdrcli.tasks.convert import Conversion
 
     conversion = Conversion(
@@ -105,6 +106,7 @@ def carry_out(
         closing(_begun(shared, jobs, conversion, cluster, stopped)) as outcomes,
         _interruption(stop) as interrupted,
         render.progress(len(jobs), shown=not shared.quiet) as tick,
+        memory.kept(),
     ):
         for of_job in outcomes:
             tick()

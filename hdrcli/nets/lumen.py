@@ -70,7 +70,7 @@ class Lumen(Network):
 
     def forward(self, tile: Tensor, context: Context) -> Tensor:
         linear = linearise(tile, context["curve"])
-        if torch.compiler.is_compiling() or bool((tile > _UNCLIPPED).any()):  # a compiled network has no branches
+        if torch.compiler.is_compiling() or bool(tile.amax() > _UNCLIPPED):  # a compiled network has no branches
             linear *= self.gain(tile, linear, context["summary"])
         return linear
 
