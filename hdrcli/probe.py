@@ -83,10 +83,14 @@ def tried(network: Network, device: torch.device) -> Verdict:
     """
     now = process_time if device.type == "cpu" else perf_counter
     candidate = "fp16" if device.type == "mps" else "bf16"
-    image = pad(_picture(network.planes).to(device), network.tiling)
+    picture = _picture(network.planes).to(device)
+    image, part = (pad(picture[:, :, :side, :side], network.tiling) for side in (_SIDE, _SIDE // 2))
 
     def needed(precision: str) -> float:
-        return memory.peak(lambda: network.whole(image, partial(reduced, device, precision))) / image[0, 0].numel()
+        """For each pixel, without what any picture takes."""
+        way = partial(reduced, device, precision)
+        large, small = (memory.peak(partial(network.whole, seen, way)) for seen in (image, part))
+        return (large - small) / (image[0, 0].numel() - part[0, 0].numel())
 
     outputs: dict[str, Tensor] = {}
     seconds = dict.fromkeys(("fp32", candidate), float("inf"))
