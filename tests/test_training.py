@@ -14,7 +14,7 @@ from hdrcli.color import Float32
 from hdrcli.errors import UsageError
 from hdrcli.image import Image, Transfer
 from hdrcli.nets import lumen as net
-from hdrcli.training import lumen, pool, simulate
+from hdrcli.training import expand, lumen, pool, simulate
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +65,25 @@ def test_a_sample_of_mosaics_matches_its_target(room: Float32) -> None:
     middle = (blocks.max(axis=2) > 0.02) & (blocks.max(axis=2) < 1)
     stops = np.median(np.log2(np.maximum(found[middle], 1e-4) / blocks[middle]))
     assert abs(stops) < 0.4, f"the mosaic is {stops:+.2f} stops from its target"
+
+
+def test_a_recoloured_scene_keeps_its_greys(room: Float32) -> None:
+    grey = np.repeat(room[:, :, :1], 3, axis=2)
+    changed = 0
+    for seed in range(20):
+        np.testing.assert_allclose(simulate.recoloured(grey, np.random.default_rng(seed)), grey, rtol=1e-4, atol=1e-5)
+        changed += not np.array_equal(simulate.recoloured(room, np.random.default_rng(seed)), room)
+    assert 4 <= changed <= 16, f"{changed} of 20 were changed"
+
+
+def test_slopes_are_those_of_the_error_inside_what_is_weighed() -> None:
+    wanted = torch.ones(1, 3, 4, 5)
+    light = wanted * 2.0 ** torch.arange(5.0)  # each column one stop above the last one
+    where = torch.ones(1, 1, 4, 5)
+    assert float(expand.slopes_error(light, wanted, where)) == pytest.approx(16 / 20, rel=1e-2)
+    where[..., 2] = 0
+    assert float(expand.slopes_error(light, wanted, where)) == pytest.approx(8 / 16, rel=1e-2)
+    assert float(expand.slopes_error(3 * wanted, wanted, where)) == 0
 
 
 def test_shapes_are_drawn_over_a_scene(room: Float32) -> None:

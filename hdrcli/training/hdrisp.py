@@ -91,6 +91,7 @@ def shots(layout: Layout, seed: int) -> Shoot:
 
 def _simulated(views: list[pool.Float16], size: Size | None, rng: np.random.Generator) -> tuple[Float32, Float32]:
     scene = simulate.varied(views[int(rng.integers(len(views)))].astype(np.float32), rng)
+    scene = simulate.recoloured(scene, rng)
     if rng.random() < simulate.DRAWN:
         scene = simulate.drawn_on(scene, rng)
     if size is not None:

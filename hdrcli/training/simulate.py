@@ -47,6 +47,14 @@ def colour_change(hue: float, saturation: float) -> Float64:
     return np.asarray(grey + saturation * (turn - grey @ turn), np.float64)
 
 
+def recoloured(scene: Float32, rng: np.random.Generator) -> Float32:
+    """Hues turned far and saturation changed in one scene of two: strong colours, which panoramas have few of."""
+    if rng.random() < 0.5:
+        return scene
+    matrix = colour_change(rng.normal(0, 60), rng.uniform(0.8, 2.0))
+    return np.asarray(np.maximum(scene @ matrix.T.astype(np.float32), 0), np.float32)
+
+
 def drawn_on(scene: Float32, rng: np.random.Generator) -> Float32:
     """Polygons, lines, stripes and letters of random light over a scene: edges harder than panoramas have."""
     rows, columns = scene.shape[:2]
