@@ -48,16 +48,22 @@ def test_photographs_match_their_light(views: list[pool.Float16]) -> None:
 
 
 def test_mosaics_match_their_finished_pictures(views: list[pool.Float16]) -> None:
+    """Shifted by a pixel, they match less; of any scene, strong colours and shapes drawn over it included."""
     stage = Stage(name="s", options={"size": [96, 128], "whole": True})
-    made = hdrisp.sample(partial(hdrisp._simulated, views), stage, np.random.default_rng(0))
-    assert made["planes"].shape == (4, 48, 64) and made["target"].shape == (3, 96, 128)
-    seen = np.log(np.clip((made["planes"][1] + made["planes"][3]) / 2, 0.02, 0.9))
-    wanted = np.asarray(made["target"])[1].reshape(48, 2, 64, 2).mean(axis=(1, 3))
-    agreement = [
-        np.corrcoef(np.diff(np.roll(seen, shift, axis=1))[:, 2:-2].ravel(), np.diff(wanted)[:, 2:-2].ravel())[0, 1]
-        for shift in (-1, 0, 1)
-    ]
-    assert agreement[1] > 0.6 and agreement[1] > 1.2 * max(agreement[0], agreement[2]), agreement
+    found = []
+    for seed in range(6):
+        made = hdrisp.sample(partial(hdrisp._simulated, views), stage, np.random.default_rng(seed))
+        assert made["planes"].shape == (4, 48, 64) and made["target"].shape == (3, 96, 128)
+        seen = np.log(np.clip((made["planes"][1] + made["planes"][3]) / 2, 0.02, 0.9))
+        wanted = np.asarray(made["target"])[1].reshape(48, 2, 64, 2).mean(axis=(1, 3))
+        found.append(
+            [
+                np.corrcoef(np.diff(np.roll(seen, shift, axis=1))[:, 2:-2].ravel(), np.diff(wanted)[:, 2:-2].ravel())
+                for shift in (-1, 0, 1)
+            ]
+        )
+    before, matched, after = np.mean(found, axis=0)[:, 0, 1]
+    assert matched > 0.4 and matched > 2 * max(before, after), (before, matched, after)
     stage = Stage(name="s", options={"size": [64, 80], "whole": False})
     cropped = hdrisp.sample(partial(hdrisp._simulated, views), stage, np.random.default_rng(1))
     assert cropped["planes"].shape == (4, 32, 40) and cropped["target"].shape == (3, 64, 80)

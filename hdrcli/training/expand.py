@@ -87,8 +87,16 @@ def clipped_pixels(codes: Tensor) -> Tensor:
 
 def pu_error(light: Tensor, wanted: Tensor, where: Tensor) -> Tensor:
     """RMS difference in PU21 units over (N, 1, H, W) weights, in parts of 30, averaged over pictures."""
-    error = ((pu21(light) - pu21(wanted)) / _UNITS).square().mean(dim=1, keepdim=True)
-    return _rms(error, where)
+    return _rms(_pu_squares(light, wanted), where)
+
+
+def log_pu_error(light: Tensor, wanted: Tensor, where: Tensor) -> Tensor:
+    """The logarithm of that of each picture, averaged, as a mean of PSNR does; errors below 4 units hardly count."""
+    return 0.5 * torch.log(_mean(_pu_squares(light, wanted), where) + 0.02).mean()
+
+
+def _pu_squares(light: Tensor, wanted: Tensor) -> Tensor:
+    return ((pu21(light) - pu21(wanted)) / _UNITS).square().mean(dim=1, keepdim=True)
 
 
 def stops_error(light: Tensor, wanted: Tensor, where: Tensor) -> Tensor:
@@ -100,7 +108,7 @@ def hue_error(light: Tensor, wanted: Tensor, where: Tensor) -> Tensor:
     """Mean difference of the channels' errors in stops from their mean, over (N, 1, H, W) weights and pictures."""
     colour = torch.log2((light.clamp(min=0) + _FAINTEST) / (wanted + _FAINTEST))
     uneven = (colour - colour.mean(dim=1, keepdim=True)).abs().mean(dim=1, keepdim=True)
-    return ((uneven * where).sum(dim=(1, 2, 3)) / where.sum(dim=(1, 2, 3)).clamp(min=1)).mean()
+    return _mean(uneven, where).mean()
 
 
 def slopes_error(light: Tensor, wanted: Tensor, where: Tensor) -> Tensor:
@@ -119,8 +127,12 @@ def stops(light: Tensor, wanted: Tensor) -> Tensor:
 
 
 def _rms(squares: Tensor, where: Tensor) -> Tensor:
-    count = where.sum(dim=(1, 2, 3)).clamp(min=1)
-    return torch.sqrt((squares * where).sum(dim=(1, 2, 3)) / count + 1e-6).mean()
+    return torch.sqrt(_mean(squares, where) + 1e-6).mean()
+
+
+def _mean(values: Tensor, where: Tensor) -> Tensor:
+    """Of each picture: (N,)."""
+    return (values * where).sum(dim=(1, 2, 3)) / where.sum(dim=(1, 2, 3)).clamp(min=1)
 
 
 # ------------------------------------------------------------------------------------------------- validation

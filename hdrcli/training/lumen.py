@@ -38,6 +38,7 @@ PATCH = 192
 PHOTOGRAPHS = 2.5  # simulated for each second of training; a third of them is kept whole for the added light
 STEPS_PER_SECOND = 2.0  # assumed of a training that is limited by its steps
 EPOCHS = 20  # of the estimator
+REFLECTED = 0.25  # of the photographs have another view reflected in them
 _FLATTEST = 1e-4  # of a curve's mean step: keeps the logarithm of a flat stretch finite
 _LUMINANCE = torch.from_numpy(LUMINANCE_709.astype(np.float32))
 
@@ -111,15 +112,18 @@ def photographs(
     """What the estimator learns from `count` photographs of scenes, and every third whole: its row, codes, light."""
     sources = []
     for number, scene in enumerate(scenes):
-        for turn in range(2 if scene.sky else 9):
+        for turn in range(2 if scene.sky else 16):
             changed = recontrasted(scene, rng)
             seed = 100 * number + turn
-            cut = pool.views([changed], 1, seed) if turn < 6 else pool.windows([changed], 1, seed)
+            cut = pool.views([changed], 1, seed) if turn < 11 else pool.windows([changed], 1, seed)
             sources += [(number, view) for view in cut]
     rows, kept = [], []
     for index in range(count):
-        number, view = sources[int(rng.integers(len(sources)))]
-        shot = simulate.photograph(simulate.varied(view.astype(np.float32), rng), rng)
+        (number, view), (_, other) = (sources[index] for index in rng.integers(len(sources), size=2))
+        light = view.astype(np.float32)
+        if rng.random() < REFLECTED:
+            light = simulate.reflected(light, other.astype(np.float32), rng)
+        shot = simulate.photograph(simulate.varied(light, rng), rng)
         rows.append((number, lumen.features(_image(shot.codes))[0], curve_table(shot.curve), *_pixels(shot, rng)))
         if index % 3 == 0:
             kept.append((index, shot.codes, shot.light.astype(np.float16)))
@@ -272,17 +276,18 @@ def sample(shots: list[Shot], rng: np.random.Generator) -> Sample:
 def loss(network: nn.Module, batch: Batch, stage: Stage) -> Losses:
     """Per picture, over clipped pixels.
 
-    units: RMS in PU units / 30. stops: RMS of log2 luminance. slopes: mean gradient of the error in stops. hue: mean
-    error of the channels' stops against each other.
+    units: logarithm of the RMS in PU units / 30. stops: RMS of log2 luminance. slopes: mean gradient of the error in
+    stops. hue: mean error of the channels' stops against each other.
     """
     assert isinstance(network, Lumen)
     tile, light = batch["codes"], batch["light"]
     linear = lumen.linearise(tile, batch["curve"])
-    summary = torch.tanh(network.summary(network.normalise(batch["found"])))
+    found = F.dropout(network.normalise(batch["found"]), 0.2)  # or it learns which scene it sees
+    summary = torch.tanh(network.summary(found))
     output = network.gain(tile, linear, summary) * linear * batch["gain"].view(-1, 1, 1, 1)
     where = expand.clipped_pixels(tile)
     parts = {
-        "units": expand.pu_error(output, light, where),
+        "units": expand.log_pu_error(output, light, where),
         "stops": expand.stops_error(output, light, where),
         "slopes": expand.slopes_error(output, light, where),
         "hue": expand.hue_error(output, light, where),

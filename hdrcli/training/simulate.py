@@ -55,6 +55,11 @@ def recoloured(scene: Float32, rng: np.random.Generator) -> Float32:
     return np.asarray(np.maximum(scene @ matrix.T.astype(np.float32), 0), np.float32)
 
 
+def reflected(scene: Float32, other: Float32, rng: np.random.Generator) -> Float32:
+    """A scene in which another one is reflected, 1 to 6 stops fainter: light adds, and there are more highlights."""
+    return scene + np.float32(2 ** -rng.uniform(1, 6)) * other
+
+
 def drawn_on(scene: Float32, rng: np.random.Generator) -> Float32:
     """Polygons, lines, stripes and letters of random light over a scene: edges harder than panoramas have."""
     rows, columns = scene.shape[:2]
