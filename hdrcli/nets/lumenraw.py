@@ -20,7 +20,6 @@ from hdrcli.nets._unet import UNet, reach
 from hdrcli.network import Context, NetSpec, Network
 from hdrcli.tiling import Tiling, Windows
 
-_IMMERKAER = ((1.0, -2.0, 1.0), (-2.0, 4.0, -2.0), (1.0, -2.0, 1.0))
 _BLOCK = 8  # packed pixels
 _BAND = 32  # rows of blocks that are measured at a time
 _BINS = 12  # of brightness
@@ -116,8 +115,7 @@ def noise_model(planes: Windows) -> Tensor:
 def _blocks(planes: Tensor, block: int) -> tuple[Tensor, Tensor]:
     """Mean light and deviation in square blocks, each of red, green and blue; the outermost pixels are left out."""
     colours = planes[:, [_RED, _GR, _BLUE]].float()
-    kernel = torch.tensor(_IMMERKAER, device=planes.device).expand(3, 1, 3, 3)
-    edges = F.conv2d(colours, kernel, groups=3).abs() * ((torch.pi / 2) ** 0.5 / 6)
+    edges = colours.diff(n=2, dim=2).diff(n=2, dim=3).abs_().mul_((torch.pi / 2) ** 0.5 / 6)  # Immerkaer's mask
     return F.avg_pool2d(colours[:, :, 1:-1, 1:-1], block).clamp(min=0), F.avg_pool2d(edges, block)
 
 
@@ -143,9 +141,15 @@ def _fit(light: Tensor, deviation: Tensor) -> Tensor:
 def noise_map(planes: Tensor, noise: Tensor) -> Tensor:
     """The expected noise of each packed pixel in the code domain, on a logarithmic scale; (N, 3, h, w)."""
     light = torch.stack([planes[:, _RED], (planes[:, _GB] + planes[:, _GR]) / 2, planes[:, _BLUE]], dim=1)
-    light = F.avg_pool2d(F.pad(light, (1, 1, 1, 1), mode="replicate"), 3, stride=1).clamp(min=0)
+    light = _mean_of_3(_mean_of_3(F.pad(light, (1, 1, 1, 1), mode="replicate"), 2), 3).clamp_(min=0)
     sigma = torch.sqrt(noise[:, :, 0, None, None] * light + noise[:, :, 1, None, None])
     return torch.log2(sigma * 5 / torch.sqrt(1 + (20 * light) ** 2) + 1e-4) / 8 + 0.75
+
+
+def _mean_of_3(x: Tensor, axis: int) -> Tensor:
+    """Of neighbours along an axis, which becomes shorter by two."""
+    count = x.shape[axis] - 2
+    return (x.narrow(axis, 0, count) + x.narrow(axis, 1, count) + x.narrow(axis, 2, count)).div_(3)
 
 
 SPEC = NetSpec(
