@@ -15,16 +15,10 @@ from torch import Tensor
 from hdrcli import memory
 
 Work = Callable[[Tensor], Tensor]
+Begun = Callable[[], Tensor]
+"""Waits for work that was begun, and gives what it came to, in the computer's memory."""
 
 _TILES = 2  # at a time on a processor; more of them would each have less memory, and so larger halos
-
-
-class Begun(Protocol):
-    """Work on a tensor that may go on."""
-
-    def wait(self) -> Tensor:
-        """What it came to, in the computer's memory."""
-        ...
 
 
 class Lanes(Protocol):
@@ -65,16 +59,12 @@ class Cores:
         self._pool, self.ahead = pool, ahead
 
     def begin(self, work: Work, numbers: Tensor) -> Begun:
-        return _Promised(self._pool.submit(self._run, work, numbers).result)
+        return self._pool.submit(self._run, work, numbers).result
 
     @staticmethod
     def _run(work: Work, numbers: Tensor) -> Tensor:
         with memory.counted():
             return work(numbers)
-
-
-class _Promised(NamedTuple):
-    wait: Callable[[], Tensor]
 
 
 class Streams:
@@ -98,7 +88,7 @@ class Streams:
         with self._streams.stream(self._down):
             arriving = computed.to("cpu", non_blocking=True)  # into pinned memory
             arrived.record(self._down)
-        return _Fetched(arriving, arrived, (moved, computed))
+        return _Fetched(arriving, arrived, (moved, computed)).wait
 
 
 class _Fetched(NamedTuple):

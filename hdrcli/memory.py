@@ -64,7 +64,7 @@ def kept() -> Iterator[None]:
                 libc.mallopt(_MMAP_THRESHOLD, 32 << 20)
                 libc.mallopt(_TRIM_THRESHOLD, 64 << 20)
                 if _unused(libc) > _LITTLE:
-                    libc.malloc_trim(0)
+                    give_back()
 
 
 def give_back() -> None:

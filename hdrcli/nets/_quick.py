@@ -30,6 +30,11 @@ def asinh(x: Tensor) -> Tensor:
     return torch.copysign(torch.log1p(size + square / (1 + torch.sqrt(1 + square))), x)
 
 
+def single(x: Tensor) -> Tensor:
+    """x, at least in single precision."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def cast(x: Tensor) -> Tensor:
     """What a convolution makes of its input by itself where autocast is on; made before, x itself takes no memory."""
     kind = x.device.type

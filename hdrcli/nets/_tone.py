@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hdrcli.nets._quick import single
 from hdrcli.tiling import Windows, round_up
 
 CELL = 16  # pixels of the result, in rows and columns, that share one difference
@@ -37,16 +38,11 @@ def view(image: Windows, side: int) -> Tensor | None:
 
 def cells(small: Tensor, height: int, width: int) -> Tensor:
     """The result for the view, resampled to the cells of the result for the whole picture, height x width pixels."""
-    return F.interpolate(_single(small), (height // CELL, width // CELL), mode="bilinear", antialias=True)
+    return F.interpolate(single(small), (height // CELL, width // CELL), mode="bilinear", antialias=True)
 
 
 def toned(picture: Tensor, wanted: Tensor) -> Tensor:
     """A (N, C, H, W) picture changed, over many pixels, to what is wanted of its cells, (N, C, H / 16, W / 16)."""
-    missing = wanted - F.avg_pool2d(_single(picture), CELL)
+    missing = wanted - F.avg_pool2d(single(picture), CELL)
     smooth = F.avg_pool2d(missing, _BLURRED, stride=1, padding=_BLURRED // 2, count_include_pad=False)
     return picture + F.interpolate(smooth, scale_factor=CELL, mode="bilinear")
-
-
-def _single(x: Tensor) -> Tensor:
-    """At least in single precision."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))

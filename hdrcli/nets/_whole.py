@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from hdrcli.batch import Check
 from hdrcli.errors import WrongStateError
+from hdrcli.nets._quick import single
 from hdrcli.network import Context
 from hdrcli.tiling import Span, Tiling, Windows, spans
 
@@ -33,7 +34,7 @@ class Statistic(nn.Module):
         return facts.statistic(self, x)
 
     def measured(self, x: Tensor) -> Tensor:
-        x = x.to(torch.promote_types(x.dtype, torch.float32))
+        x = single(x)
         rows = [x.mean(dim=(2, 3))]
         if self.beside == "variance":  # in two passes: as accurate as torch.var_mean, and faster
             rows.append((x - rows[0][:, :, None, None]).square().mean(dim=(2, 3)))

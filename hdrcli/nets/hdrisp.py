@@ -76,9 +76,7 @@ class HdrIsp(Network):
     def prepare(self, image: Windows) -> Context:
         planes = image[:, :, : image.shape[2], : image.shape[3]]
         facts = Facts(planes, {}, _PLANES)
-        for level, _ in self._levels(planes, facts):
-            if level == 1:
-                break
+        self._features(planes, facts, 1)
         return facts.noted | self._tone(planes)
 
     def survey(self, image: Windows, tile: int, check: Check = go_on) -> Context:
@@ -116,8 +114,7 @@ class HdrIsp(Network):
         facts = Facts(tile, context, _PLANES)
         planes = tile[:, :_PLANES]
         if wanted:
-            x = next(x for level, x in self._levels(planes, facts) if level == wanted)
-            coarse: Tensor = self.out[wanted]([x], facts)
+            coarse: Tensor = self.out[wanted]([self._features(planes, facts, wanted)], facts)
             return torch.sigmoid(coarse)
         picture = self._finest(planes, facts)
         known = context or self._tone(planes)
@@ -133,10 +130,7 @@ class HdrIsp(Network):
 
     def _finest(self, planes: Tensor, facts: Facts) -> Tensor:
         """The picture of level 0, before its sigmoid."""
-        return self._last(planes, next(x for level, x in self._levels(planes, facts) if level == 1), facts)
-
-    def _last(self, planes: Tensor, x: Tensor, facts: Facts) -> Tensor:
-        """The picture of level 0, before its sigmoid, from the features of level 1."""
+        x = self._features(planes, facts, 1)
         features = self.up0([facts.doubled(x)], facts)
         picture: Tensor = self.out[0]([features], facts)
         if self.skip is None or self.trust is None:
@@ -145,14 +139,13 @@ class HdrIsp(Network):
         trusted = torch.sigmoid(self.trust([features], facts)) * detail
         return picture + facts.doubled(self.out[1]([x], facts)) + trusted
 
-    def _levels(self, planes: Tensor, facts: Facts) -> Iterator[tuple[int, Tensor]]:
-        """The levels 4 to 1 and their features, each computed when it is asked for."""
+    def _features(self, planes: Tensor, facts: Facts, wanted: int) -> Tensor:
+        """The features of a level from 4 to 1, and so of all coarser ones before."""
         encoded = list(self._encoded(planes, facts))
-        x = self.level4(F.max_pool2d(encoded[-1], 2), facts)
-        yield 4, x
-        for level in (3, 2, 1):
+        x: Tensor = self.level4(F.max_pool2d(encoded[-1], 2), facts)
+        for level in range(3, wanted - 1, -1):
             x = self._blended(level, encoded.pop(), x, facts)
-            yield level, x
+        return x
 
     def _encoded(self, planes: Tensor, facts: Facts) -> Iterator[Tensor]:
         """What the levels 1, 2 and 3 see of the input."""

@@ -78,7 +78,8 @@ class Lumen(Network):
         """What light is multiplied by, (N, 3, H, W): 1 where `codes` are not clipped."""
         seen = torch.cat([cast(x) for x in (codes, torch.log2(linear + 1 / 64).div_(6), clipping(codes))], dim=1)
         raised = F.pixel_shuffle(self.head(self.unet(seen, summary)), 2)
-        return F.softplus(raised.float()).clamp_(max=12).mul_(clipping(codes)).exp_()
+        more = F.softplus(raised.float()).clamp_(max=12)
+        return more.mul_(clipping(codes)).exp_()  # made anew: kept, it would be a seventh of the memory of a tile
 
 
 class CurveEstimator(nn.Module):

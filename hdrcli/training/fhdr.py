@@ -2,8 +2,8 @@
 
 What clips lies at 1 / peak of the network's range, which leaves room for highlights `peak` times as bright. Parts of
 the loss, means over the iterations: mu_law, the paper's L1 of mu-law light (Khan et al. 2019, equation 5); perceptual,
-of mu-law light, where VGG weights are given; pu, over all pixels, and stops, slopes and hue, over clipped
-ones. Options of a stage: size, the side of patches.
+of mu-law light, where VGG weights are given; pu, over all pixels, and stops, slopes and hue, over clipped ones.
+Options of a stage: size, the side of patches.
 """
 
 from collections.abc import Callable, Mapping

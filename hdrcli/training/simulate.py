@@ -31,7 +31,7 @@ def varied(scene: Float32, rng: np.random.Generator) -> Float32:
     cut = np.ascontiguousarray(scene[top : top + height, left : left + width])
     zoomed = np.asarray(cv2.resize(cut, (columns, rows), interpolation=cv2.INTER_LINEAR), np.float32)
     matrix = colour_change(rng.normal(0, 8), rng.uniform(0.5, 1.4)) * np.exp(rng.normal(0, 0.1, 3))[:, None]
-    return np.maximum(zoomed @ matrix.T.astype(np.float32), 0)
+    return _through(zoomed, matrix)
 
 
 def colour_change(hue: float, saturation: float) -> Float64:
@@ -51,7 +51,11 @@ def recoloured(scene: Float32, rng: np.random.Generator) -> Float32:
     """Hues turned far and saturation changed in one scene of two: strong colours, which panoramas have few of."""
     if rng.random() < 0.5:
         return scene
-    matrix = colour_change(rng.normal(0, 60), rng.uniform(0.8, 2.0))
+    return _through(scene, colour_change(rng.normal(0, 60), rng.uniform(0.8, 2.0)))
+
+
+def _through(scene: Float32, matrix: Float64) -> Float32:
+    """The scene with its colours through a 3x3 matrix, none of them below zero."""
     return np.asarray(np.maximum(scene @ matrix.T.astype(np.float32), 0), np.float32)
 
 
