@@ -6,7 +6,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image as Pillow
+from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
 from hdrcli import icc
@@ -18,14 +20,17 @@ from hdrcli.image import Image, Metadata, Transfer
 
 _LONGEST_SIDE = 65500  # libjpeg
 _LARGEST_EXIF = _jpegfile.MOST - len(_jpegfile.EXIF)
+_QUICK = {
+    mode: cv2.IMREAD_IGNORE_ORIENTATION | kind
+    for mode, kind in (("L", cv2.IMREAD_GRAYSCALE), ("RGB", cv2.IMREAD_COLOR_RGB))
+}  # how OpenCV decodes what Pillow calls so
 _LARGEST_XMP = _jpegfile.MOST - len(_jpegfile.XMP)
 
 
 def read(data: bytes, name: str) -> Image:
     """An sRGB image; a file that ends early is an error, never grey. Of an Ultra HDR file, the picture on show."""
     picture = _pillow.opened(JpegImageFile, data, name)
-    pixels, notes = _pillow.samples(picture, name)
-    notes += _complaints(data)
+    pixels, notes = _decoded(picture, data, name)
     exif = _exif.stripped(_pillow.exif(picture))
     image = _display.to_image(
         pixels,
@@ -64,14 +69,19 @@ def _encoded(image: Image, options: WriteOptions) -> tuple[bytes, list[str]]:
     return buffer.getvalue(), [*notes, *remarks]
 
 
-def _complaints(data: bytes) -> list[str]:
-    """A note where libjpeg goes on over damaged data, of which it tells nobody but standard error.
+def _decoded(picture: ImageFile, data: bytes, name: str) -> tuple[NDArray[np.uint8], list[str]]:
+    """The samples, and a note where libjpeg goes on over damaged data.
 
-    Pillow keeps that to itself, so that OpenCV has to look at the same data: all of it, at an eighth of the size.
+    By OpenCV, which is quicker and where libjpeg's complaints can be heard; Pillow keeps them to itself. By Pillow
+    where there are any, for it knows a file that ends early, and of CMYK.
     """
+    how = _QUICK.get(picture.mode)
     with libraries_silent() as said:
-        cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_8)
-    return [f"the file is damaged, and so are parts of the picture ({said[0]})"] if said else []
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_8 if how is None else how)
+    if how is not None and not said and pixels is not None:
+        return np.asarray(pixels, np.uint8), []
+    samples, notes = _pillow.samples(picture, name)
+    return samples, notes + [f"the file is damaged, and so are parts of the picture ({line})" for line in said[:1]]
 
 
 def _with_gain_map(meta: Metadata) -> Metadata:
