@@ -38,6 +38,17 @@ def tiles_at_once(device: torch.device) -> int:
 
 
 @contextmanager
+def one_thread() -> Iterator[None]:
+    """While inside, this thread calculates alone."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
 def lanes(device: torch.device) -> Iterator[Lanes]:
     """Lanes to a device, or on the cores of a processor; all work is done, or given up, in the end."""
     count, threads = tiles_at_once(device), torch.get_num_threads()

@@ -24,6 +24,7 @@ from hdrcli import memory
 from hdrcli.color import srgb_encode
 from hdrcli.errors import WriteError
 from hdrcli.files import atomic_write
+from hdrcli.lanes import one_thread
 from hdrcli.network import Network
 from hdrcli.precision import reduced
 from hdrcli.tiling import pad
@@ -75,6 +76,8 @@ def best(network: Network, device: torch.device) -> Verdict:
     return known[key]
 
 
+@memory.kept()
+@one_thread()  # two that wait for each other take the processors' time, too
 @torch.inference_mode()
 def tried(network: Network, device: torch.device) -> Verdict:
     """Runs a network that lies on `device` in single and in reduced precision on one picture, and compares.

@@ -1,18 +1,17 @@
 """bench: how fast networks run here, beside what this machine can do at most."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from hdrcli import cards, infer, memory, nets, zoo
 from hdrcli.color import Float32
 from hdrcli.errors import UsageError
 from hdrcli.infer import Compute
+from hdrcli.lanes import one_thread
 from hdrcli.network import Network
 from hdrcli.precision import ceiling, fastest
 
@@ -59,7 +58,7 @@ def measured(name: str, network: Network, megapixels: float, compute: Compute, c
     device = infer.describe(compute).device
     planes = _picture(network, megapixels)
     needed = memory.peak(lambda: infer.run(network, planes, compute))
-    with _one_thread():
+    with one_thread():  # what counts operations sees those of its own thread alone
         infer.describe(compute, network)  # tries it, where that is new
         with FlopCounterMode(display=False) as counter:
             tiles = infer.run(network, planes, compute).tiles
@@ -92,17 +91,6 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="900" height="{24 * len(rows) + 32}" font-size="13"'
     limit = f'<path d="M720 16V{24 * len(rows) + 16}" stroke="#888"/>'
     path.write_text(f'{head} font-family="sans-serif">{"".join(bars)}{limit}</svg>\n', encoding="utf-8")
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """What counts operations sees those of its own thread alone."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _network(name: str) -> Network:
