@@ -111,6 +111,23 @@ def random_curve(rng: np.random.Generator) -> ResponseCurve:
     return ResponseCurve(y / y[-1])
 
 
+def bent(curve: ResponseCurve, rng: np.random.Generator) -> ResponseCurve:
+    """A rising curve near another one, as measured curves are near formulas.
+
+    The steps of its inverse are multiplied by smooth noise; in two of five, the darkest light hardly gives codes.
+    """
+    codes = np.linspace(0, 1, 1021)
+    waves = np.arange(1, 7)
+    sizes = rng.normal(0, rng.uniform(0, 0.5), len(waves)) / np.sqrt(waves)
+    noise = np.cos(np.pi * np.outer((codes[1:] + codes[:-1]) / 2, waves)) @ sizes
+    steps = np.diff(np.interp(codes, curve.codes, _LIGHT)) * np.exp(noise) + 1e-9
+    light = np.concatenate([[0.0], np.cumsum(steps)])
+    light /= light[-1]
+    if rng.random() < 0.4:
+        light += _log_uniform(rng, 2e-4, 0.015) * -np.expm1(-255 * codes / rng.uniform(0.5, 8))
+    return ResponseCurve(np.interp(_LIGHT, light / light[-1], codes))
+
+
 def _film(y: Float64, rng: np.random.Generator, *, strength: float) -> Float64:
     """Bends a curve with a toe, a shoulder and a smooth wave, and keeps it rising."""
     toe, shoulder = rng.uniform(-0.25, 0.8) * strength, rng.uniform(-0.25, 0.8) * strength

@@ -33,10 +33,12 @@ def test_the_edge_of_a_view_is_half_the_field_of_view_away() -> None:
     np.testing.assert_allclose(view[1, [0, -1], 0], [-edge, edge], atol=0.1)
 
 
-@given(seed=st.integers(0, 10**6))
+@given(seed=st.integers(0, 10**6), bent=st.booleans())
 @settings(max_examples=50, deadline=None)
-def test_response_curves_rise_from_0_to_1_and_have_an_inverse(seed: int) -> None:
-    curve = camera.random_curve(np.random.default_rng(seed))
+def test_response_curves_rise_from_0_to_1_and_have_an_inverse(seed: int, *, bent: bool) -> None:
+    rng = np.random.default_rng(seed)
+    curve = camera.random_curve(rng)
+    curve = camera.bent(curve, rng) if bent else curve
     assert curve.codes[0] == 0 and curve.codes[-1] == 1
     assert (np.diff(curve.codes) >= 0).all(), f"seed {seed}: falls somewhere"
     light = np.linspace(0.01, 0.95, 50, dtype=np.float32)

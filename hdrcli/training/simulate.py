@@ -11,6 +11,7 @@ from hdrcli import camera, sensor
 from hdrcli.color import LUMINANCE_709, Float32, Float64, luminance, srgb_encode, to_float
 from hdrcli.tonemap.fusion import fusion
 
+BENT = 0.6  # of the response curves follow no formula
 DRAWN = 0.35  # of the scenes of mosaics are drawn on: colours and edges stronger than panoramas have
 
 _BRIGHTEST = 60000.0
@@ -127,6 +128,8 @@ def photograph(
     share = float(np.exp(rng.uniform(np.log(shares[0]), np.log(shares[1]))))
     light = np.minimum(scene * np.float32(camera.exposure_for(scene[::2, ::2], share)), np.float32(_BRIGHTEST))
     curve = camera.random_curve(rng)
+    if rng.random() < BENT:
+        curve = camera.bent(curve, rng)
     kind = kind or camera.KINDS[rng.integers(len(camera.KINDS))]
     if size is None:
         return Photograph(camera.photograph(light, curve, kind, rng), light, curve)
