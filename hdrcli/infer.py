@@ -16,15 +16,15 @@ from hdrcli.color import Floats
 from hdrcli.errors import HdrError, OutOfMemoryError, UsageError
 from hdrcli.image import Planes
 from hdrcli.lanes import lanes, tiles_at_once
-from hdrcli.network import Network
+from hdrcli.network import Context, Network
 from hdrcli.precision import DTYPES, reduced
 from hdrcli.probe import best
-from hdrcli.tiling import Padded, Tiling, run_tiled, spans, window_side
+from hdrcli.tiling import Kept, Padded, Tiling, run_tiled, spans, window_side
 
 SMALLEST_TILE = 64
 SHARE_OF_FREE = 0.6  # of the memory that is free
 LEAST_HALOS = 6  # in the side of a window, where memory allows it: in smaller ones halos take most of the time
-MOST_FOR_TILE = 320 << 20  # bytes; a larger one saves little: what halos cost less, fresh memory costs more
+MOST_FOR_TILE = 400 << 20  # bytes; a larger one saves little: what halos cost less, fresh memory costs more
 LARGE = 100_000_000  # numbers of a result, the finishing of which needs what tiles took
 
 memory.share_heap()
@@ -123,8 +123,11 @@ def run(network: Network, planes: Planes, compute: Compute, check: Check = go_on
     numbers that are not finite.
     """
     device, precision, _, bytes_of_pixel = describe(compute, network)
-    if compute.compiled and network.core._compiled_call_impl is None:
-        network.core.compile()
+    part = network.part
+    if compute.compiled:
+        part = partial(Network.part, network)  # of one shape for all tiles
+        if network.core._compiled_call_impl is None:
+            network.core.compile()
     picture = Padded(planes, network.tiling, device)
     height, width = planes.shape[1:]
     scale = network.tiling.scale
@@ -134,7 +137,7 @@ def run(network: Network, planes: Planes, compute: Compute, check: Check = go_on
     tile, batch = _fitting(picture.shape[2:], network, compute, bytes_of_pixel, budget, device)
     while True:
         try:
-            tiles = _run_once(network, picture, output, partial(reduced, device, precision), tile, batch, check)
+            tiles = _run_once(network, picture, output, partial(reduced, device, precision), tile, batch, check, part)
             break
         except (RuntimeError, MemoryError) as error:
             if _is_of_compiler(error):
@@ -205,6 +208,7 @@ def _run_once(
     tile: int,
     batch: int,
     check: Check,
+    part: Callable[[Tensor, Context, Kept], Tensor],
 ) -> int:
     """Fills `output`, (H, W, 3), and returns the number of tiles; `forward` runs inside of `reduced`."""
     tiling = network.tiling
@@ -218,10 +222,10 @@ def _run_once(
     context = network.survey(picture, tile, check)
 
     @torch.inference_mode()  # in the thread that it runs in
-    def forward(tiles: Tensor) -> Tensor:
+    def forward(tiles: Tensor, kept: Kept) -> Tensor:
         check()
         with reduced():
-            values: Tensor = network(tiles, context)
+            values = part(tiles, context, kept)
         return network.finish(values.float(), context)
 
     here = network.located(picture.on(torch.device("cpu")))

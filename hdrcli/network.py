@@ -9,7 +9,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from hdrcli.batch import Check, go_on
-from hdrcli.tiling import Tiling, Windows
+from hdrcli.tiling import Kept, Tiling, Windows, kept_of
 
 Context = Mapping[str, Tensor]
 """What `prepare` found out about one whole picture; every tensor has a batch axis of 1 and holds for all its tiles."""
@@ -47,6 +47,10 @@ class Network(nn.Module):
     def forward(self, tile: Tensor, context: Context) -> Tensor:
         """Pure and local: tiles (N, C, h, w) of the picture that `context` was prepared from."""
         raise NotImplementedError
+
+    def part(self, tile: Tensor, context: Context, kept: Kept) -> Tensor:
+        """What `forward` gives of the part of a tile that is kept; networks that can leave out the rest do so."""
+        return kept_of(self(tile, context), kept, self.tiling.scale)
 
     def finish(self, output: Tensor, context: Context) -> Tensor:
         """What becomes of the output of a tile, in single precision: of each pixel by itself."""
@@ -92,6 +96,9 @@ class Wrapped(Network):
     def forward(self, tile: Tensor, context: Context) -> Tensor:
         values: Tensor = self.network(tile, context)
         return values
+
+    def part(self, tile: Tensor, context: Context, kept: Kept) -> Tensor:
+        return self.network.part(tile, context, kept)
 
     def finish(self, output: Tensor, context: Context) -> Tensor:
         return self.network.finish(output, context)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hdrcli.image import Planes
-from hdrcli.lanes import Begun, Lanes
+from hdrcli.lanes import Begun, Lanes, Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,10 @@ class Span(NamedTuple):
 
     window: slice
     kept: slice
+
+
+Kept = tuple[slice, slice]
+"""Rows and columns of a window, in input pixels, that are kept of what a network makes of it."""
 
 
 def round_up(size: int, multiple: int) -> int:
@@ -149,11 +153,24 @@ def crop(output: Tensor, tiling: Tiling, height: int, width: int) -> Tensor:
     return output[:, :, _scaled(rows, tiling.scale, 0), _scaled(columns, tiling.scale, 0)]
 
 
-def run_tiled(
-    image: Windows, forward: Callable[[Tensor], Tensor], tiling: Tiling, *, tile: int, batch: int = 1, lanes: Lanes
-) -> Iterator[tuple[tuple[slice, slice], Tensor]]:
-    """Runs `forward` over all tiles of a padded (1, C, H, W) picture on the CPU, `batch` tiles at a time.
+def kept_of(output: Tensor, kept: Kept, scale: int) -> Tensor:
+    """The part of a network's whole output for a window, (N, C, H, W), that is kept."""
+    rows, columns = (_scaled(span, scale, 0) for span in kept)
+    return output[:, :, rows, columns]
 
+
+def run_tiled(
+    image: Windows,
+    part: Callable[[Tensor, Kept], Tensor],
+    tiling: Tiling,
+    *,
+    tile: int,
+    batch: int = 1,
+    lanes: Lanes,
+) -> Iterator[tuple[tuple[slice, slice], Tensor]]:
+    """Runs `part` over all tiles of a padded (1, C, H, W) picture on the CPU, `batch` tiles at a time.
+
+    part: takes windows and what is kept of them, and gives that part of their outputs.
     Yields, tile by tile, the rows and columns of the output that the tile fills, and its (C', h, w) values, while the
     device that `lanes` lead to is busy with the next ones.
     """
@@ -163,23 +180,41 @@ def run_tiled(
     for first in range(0, len(places), batch):
         group = places[first : first + batch]
         windows = [image[:, :, row.window, column.window] for row, column in group]
-        begun.append(_Group(group, lanes.begin(forward, torch.cat(windows) if len(windows) > 1 else windows[0])))
+        kept = _hull([row for row, _ in group]), _hull([column for _, column in group])
+        together = torch.cat(windows) if len(windows) > 1 else windows[0]
+        begun.append(_Group(group, kept, lanes.begin(_keeping(part, kept), together)))
         if len(begun) > lanes.ahead:
             yield from begun.popleft().parts(tiling)
     while begun:
         yield from begun.popleft().parts(tiling)
 
 
+def _keeping(part: Callable[[Tensor, Kept], Tensor], kept: Kept) -> Work:
+    return lambda tiles: part(tiles, kept)
+
+
+def _hull(cut: Sequence[Span]) -> slice:
+    """What is kept of any of these windows."""
+    starts, stops = zip(
+        *((span.kept.start - span.window.start, span.kept.stop - span.window.start) for span in cut), strict=True
+    )
+    return slice(min(starts), max(stops))
+
+
 class _Group(NamedTuple):
     """Tiles that are worked on."""
 
     places: Sequence[tuple[Span, Span]]
+    kept: Kept
     outputs: Begun
 
     def parts(self, tiling: Tiling) -> Iterator[tuple[tuple[slice, slice], Tensor]]:
-        for (row, column), output in zip(self.places, self.outputs(), strict=True):
-            inside = tuple(_scaled(span.kept, tiling.scale, span.window.start) for span in (row, column))
-            place = tuple(_scaled(span.kept, tiling.scale, 0) for span in (row, column))
+        for spans, output in zip(self.places, self.outputs(), strict=True):
+            inside = tuple(
+                _scaled(span.kept, tiling.scale, span.window.start + kept.start)
+                for span, kept in zip(spans, self.kept, strict=True)
+            )
+            place = tuple(_scaled(span.kept, tiling.scale, 0) for span in spans)
             yield (place[0], place[1]), output[:, inside[0], inside[1]]
 
 

@@ -15,7 +15,8 @@ from hdrcli.lanes import Streams
 from hdrcli.nets import _tone
 from hdrcli.nets._whole import Facts
 from hdrcli.nets.hdrisp import SPEC, HdrIsp
-from hdrcli.tiling import run_tiled
+from hdrcli.network import Context
+from hdrcli.tiling import Kept, run_tiled
 
 CPU = Streams(torch.device("cpu"))
 
@@ -58,6 +59,17 @@ def _planes(height: int, width: int, count: int = 1) -> Tensor:
     return torch.rand(count, 4, height, width, generator=generator, dtype=torch.float64)
 
 
+def _tiled(network: HdrIsp, image: Tensor, context: Context, **options: int) -> Tensor:
+    tiled = torch.full((1, 3, 2 * image.shape[2], 2 * image.shape[3]), torch.nan, dtype=image.dtype)
+
+    def part(tiles: Tensor, kept: Kept) -> Tensor:
+        return network.part(tiles, context, kept)
+
+    for (rows, columns), values in run_tiled(network.located(image), part, network.tiling, lanes=CPU, **options):
+        tiled[0, :, rows, columns] = values
+    return tiled
+
+
 @pytest.mark.parity
 @pytest.mark.parametrize("level", range(5))
 @torch.inference_mode()
@@ -90,12 +102,7 @@ def test_tiled_equals_whole(height: int, width: int, skip: bool, view: int) -> N
     """Tiles at all borders included, three at a time; a tile by itself gives something else."""
     network, image = _slim(skip=skip, view=view), _planes(height, width)
     whole, context = network.whole(image), network.prepare(image)
-    tiled = torch.full_like(whole, torch.nan)
-    tiles = run_tiled(
-        network.located(image), lambda tile: network(tile, context), network.tiling, tile=16, batch=3, lanes=CPU
-    )
-    for (rows, columns), values in tiles:
-        tiled[0, :, rows, columns] = values
+    tiled = _tiled(network, image, context, tile=16, batch=3)
     assert (tiled - whole).abs().max() <= 1e-12
     part = image[:, :, :16, :16]
     assert (network.whole(part) - whole[:, :, :32, :32]).abs().max() > 1e-6, "statistics make no difference"
@@ -105,11 +112,7 @@ def test_tiled_equals_whole(height: int, width: int, skip: bool, view: int) -> N
 def test_tiled_equals_whole_in_single_precision(network: HdrIsp) -> None:
     image = _planes(16, 400).float()
     whole, context = network.whole(image), network.prepare(image)
-    tiled = torch.full_like(whole, torch.nan)
-    for (rows, columns), values in run_tiled(
-        network.located(image), lambda tile: network(tile, context), network.tiling, tile=32, lanes=CPU
-    ):
-        tiled[0, :, rows, columns] = values
+    tiled = _tiled(network, image, context, tile=32)
     worst = float((tiled - whole).abs().max())
     print(f"tiled differs by {worst:.1e}")
     assert worst <= 5e-6

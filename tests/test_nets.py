@@ -16,7 +16,7 @@ from torch import Tensor
 from hdrcli import nets
 from hdrcli.lanes import Streams
 from hdrcli.network import Context, Network
-from hdrcli.tiling import Tiling, crop, pad, round_up, run_tiled
+from hdrcli.tiling import Tiling, crop, kept_of, pad, round_up, run_tiled
 
 CPU = Streams(torch.device("cpu"))
 
@@ -67,7 +67,11 @@ def _tiled(network: Network, image: Tensor, context: Context, **options: Any) ->
     scale = network.tiling.scale
     output = torch.full((1, 3, image.shape[2] * scale, image.shape[3] * scale), torch.nan, dtype=image.dtype)
     for (rows, columns), values in run_tiled(
-        network.located(image), lambda tiles: network(tiles, context), network.tiling, lanes=CPU, **options
+        network.located(image),
+        lambda tiles, kept: network.part(tiles, context, kept),
+        network.tiling,
+        lanes=CPU,
+        **options,
     ):
         output[0, :, rows, columns] = values
     return output
@@ -129,6 +133,24 @@ def test_tiled_equals_whole(name: str, axis: int, batch: int) -> None:
     worst = float(_relative(tiled, whole).max())
     print(f"{name}: tiled differs by {worst:.1e} along axis {axis}, {batch} at a time")
     assert worst <= NOISE
+
+
+@every_network
+@torch.inference_mode()
+def test_a_part_is_that_of_the_whole(name: str) -> None:
+    """At corners, at edges and in the middle, small and large; nothing that is left out changes it."""
+    network = _network(name)
+    step = network.tiling.multiple_of
+    side = round_up(max(_lattice(network.tiling)[0], 96), step)
+    image = _picture(name, side, side + step)
+    context = network.prepare(image)
+    whole = network(image, context)
+    middle = side // 2 // step * step
+    rows = [slice(0, step), slice(middle, middle + step), slice(side - step, side), slice(step, side - step)]
+    columns = [slice(0, side + step), slice(middle, middle + 2 * step), slice(0, 2 * step), slice(side, side + step)]
+    for kept in zip(rows, columns, strict=True):
+        worst = float(_relative(network.part(image, context, kept), kept_of(whole, kept, network.tiling.scale)).max())
+        assert worst <= NOISE, f"{name}: {kept} differs by {worst:.1e}"
 
 
 @every_network

@@ -3,13 +3,14 @@
 Ronneberger, Fischer, Brox, "U-Net", MICCAI 2015; with residual blocks and skips that are added, not concatenated.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hdrcli.nets._quick import NormedConv2d
+from hdrcli.tiling import Kept
 
 
 class Residual(nn.Module):
@@ -53,8 +54,14 @@ class UNet(nn.Module):
         self.decode = nn.ModuleList(Residual(width, norm=norm) for width in widths[:-1])
         self.summary = nn.Linear(summary, widths[-1]) if summary else None
 
-    def forward(self, x: Tensor, summary: Tensor | None = None) -> Tensor:
-        x = F.relu_(self.enter(x))
+    def forward(
+        self, seen: Callable[[], Tensor], summary: Tensor | None = None, made: Sequence[Sequence[slice]] = ()
+    ) -> Tensor:
+        """seen: makes the input, so that nobody holds it once it has entered.
+
+        made: rows and columns that each level makes of its output, see `made`; all of them without.
+        """
+        x: Tensor = F.relu_(self.enter(seen()))
         skips = []
         for block, down in zip(self.encode, self.down, strict=False):
             x = block(x)
@@ -63,9 +70,46 @@ class UNet(nn.Module):
         if self.summary is not None and summary is not None:
             x = x + self.summary(summary)[:, :, None, None]
         x = self.encode[-1](x)
-        for block, up in zip(reversed(self.decode), reversed(self.up), strict=True):
-            x = block(F.interpolate(up(x), scale_factor=2.0, mode=self._upsampling).add_(skips.pop()))
+        whole = everything(x)
+        for level, block, up in zip(range(len(skips))[::-1], reversed(self.decode), reversed(self.up), strict=True):
+            rows, columns = made[level] if made else everything(skips[level])
+            x = up(x)[:, :, *within([_halved(rows), _halved(columns)], whole)]
+            x = block(F.interpolate(x, scale_factor=2.0, mode=self._upsampling).add_(skips.pop()[:, :, rows, columns]))
+            whole = rows, columns
         return x
+
+
+def _halved(span: slice) -> slice:
+    return slice(span.start // 2, span.stop // 2)
+
+
+def made(sides: Sequence[int], kept: Sequence[slice], levels: int) -> list[list[slice]]:
+    """Rows and columns that each level of a `UNet` has to make of an output of those sides; finest level first.
+
+    So that the rows and columns that are `kept`, and one pixel around them, come out right: at the ends of what is
+    made, interpolation spoils one pixel and each of two convolutions another. The bottom level is made whole.
+    """
+    return [list(level) for level in zip(*map(_made, sides, kept, [levels] * len(sides)), strict=True)]
+
+
+def _made(length: int, kept: slice, levels: int) -> list[slice]:
+    spans = []
+    first, end = kept.start - 1, kept.stop + 1
+    for _ in range(levels - 1):
+        length //= 2
+        first, end = max(first - 3, 0) // 2, min(-(-(end + 3) // 2), length)
+        spans.append(slice(2 * first, 2 * end))
+    return spans
+
+
+def within(spans: Sequence[slice], outer: Sequence[slice]) -> list[slice]:
+    """The same rows and columns, counted from the beginnings of larger ones."""
+    return [slice(span.start - o.start, span.stop - o.start) for span, o in zip(spans, outer, strict=True)]
+
+
+def everything(tile: Tensor) -> Kept:
+    """All rows and columns of (N, C, H, W)."""
+    return slice(0, tile.shape[2]), slice(0, tile.shape[3])
 
 
 def reach(levels: int, *, smooth: bool = False) -> int:

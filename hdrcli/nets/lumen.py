@@ -6,16 +6,17 @@ brightness. A U-Net then adds light in the channels that are clipped and leaves 
 """
 
 from collections.abc import Sequence
+from functools import partial, reduce
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hdrcli.nets._quick import cast
-from hdrcli.nets._unet import UNet, reach
+from hdrcli.nets._quick import by_bands, cast
+from hdrcli.nets._unet import UNet, everything, made, reach, within
 from hdrcli.network import Context, NetSpec, Network
-from hdrcli.tiling import Tiling, Windows
+from hdrcli.tiling import Kept, Tiling, Windows, kept_of
 
 COEFFICIENTS = 11  # of the response curve
 MEMBERS = 4  # of the curve estimator
@@ -26,6 +27,8 @@ COLOUR_FEATURES = 5 * _LEVELS + _TONES * _SATURATIONS
 DETAIL_FEATURES = _BRIGHTNESSES * (len(_STEPS) + 1)
 FEATURES = COLOUR_FEATURES + 2 * DETAIL_FEATURES
 _UNCLIPPED = 249.5 / 255
+_CELL = 4  # side, in pixels, of what is looked at for specks in clipped parts of a picture
+_SPECKS = 30 / 5  # how far they lie below
 _BAND = 16  # rows of the averaged picture that are made at a time
 _STUDIED = 512 * 384  # pixels of the picture whose statistics are taken; larger pictures are averaged down to it
 
@@ -42,7 +45,7 @@ class Lumen(Network):
         super().__init__()
         lattice = 2 ** len(widths)  # the U-Net works at half resolution
         self.tiling = Tiling(
-            multiple_of=lattice, halo=2 * reach(len(widths), smooth=True) + 3, tile=1024, minimum=lattice
+            multiple_of=lattice, halo=2 * reach(len(widths), smooth=True) + 3 + 2 * _CELL, tile=1024, minimum=lattice
         )
         self.estimator = CurveEstimator(hidden)
         self.summary = nn.Linear(FEATURES, SUMMARY)
@@ -69,17 +72,32 @@ class Lumen(Network):
         return F.pad(torch.cumsum(steps, dim=1), (1, 0))
 
     def forward(self, tile: Tensor, context: Context) -> Tensor:
-        linear = linearise(tile, context["curve"])
-        if torch.compiler.is_compiling() or bool(tile.amax() > _UNCLIPPED):  # a compiled network has no branches
-            linear *= self.gain(tile, linear, context["summary"])
-        return linear
+        return self.part(tile, context, everything(tile))
 
-    def gain(self, codes: Tensor, linear: Tensor, summary: Tensor) -> Tensor:
-        """What light is multiplied by, (N, 3, H, W): 1 where `codes` are not clipped."""
-        seen = torch.cat([cast(x) for x in (codes, torch.log2(linear + 1 / 64).div_(6), clipping(codes))], dim=1)
-        raised = F.pixel_shuffle(self.head(self.unet(seen, summary)), 2)
-        more = F.softplus(raised.float()).clamp_(max=12)
-        return more.mul_(clipping(codes)).exp_()  # made anew: kept, it would be a seventh of the memory of a tile
+    def part(self, tile: Tensor, context: Context, kept: Kept) -> Tensor:
+        linear = by_bands(partial(linearise, curve=context["curve"]), tile)
+        if torch.compiler.is_compiling() or bool(tile.amax() > _UNCLIPPED):  # a compiled network has no branches
+            return self.relit(tile, linear, context["summary"], kept)
+        return kept_of(linear, kept, 1)
+
+    def relit(self, codes: Tensor, linear: Tensor, summary: Tensor, kept: Kept) -> Tensor:
+        """`linear` light with more of it in the channels whose `codes` are clipped: what is kept of (N, 3, H, W)."""
+        clipped = clipping(codes)
+        sides = [side // 2 for side in codes.shape[2:]]
+        halves = [slice(span.start // 2, span.stop // 2) for span in kept]
+        parts = made(sides, halves, len(self.unet.encode))
+        x = self.head(self.unet(lambda: by_bands(_seen, codes, linear, clipped), summary, parts))
+        raised = F.pixel_shuffle(x[:, :, *within(halves, parts[0])], 2)
+        return by_bands(_relit, kept_of(linear, kept, 1), kept_of(clipped, kept, 1), raised)
+
+
+def _seen(codes: Tensor, linear: Tensor, clipped: Tensor) -> Tensor:
+    """What the U-Net sees: (N, 9, H, W)."""
+    return torch.cat([cast(x) for x in (codes, torch.log2(linear + 1 / 64).div_(6), clipped)], dim=1)
+
+
+def _relit(linear: Tensor, clipped: Tensor, raised: Tensor) -> Tensor:
+    return linear * F.softplus(raised.float()).clamp_(max=12).mul_(clipped).exp_()
 
 
 class CurveEstimator(nn.Module):
@@ -104,8 +122,20 @@ def _member(hidden: int) -> nn.Sequential:
 
 
 def clipping(image: Tensor) -> Tensor:
-    """How far each channel of (N, 3, H, W) code values in [0, 1] is clipped: 0 up to code 249, 1 from 254.5 on."""
-    return (image - _UNCLIPPED).mul_(255 / 5).clamp_(0, 1)
+    """How far each channel of code values in [0, 1] is clipped: 0 up to code 249, 1 from 254.5 on.
+
+    Where many of the neighbours are clipped it begins up to 30 codes lower: JPEG leaves specks in what was clipped.
+    image: (N, 3, H, W), H and W multiples of 4.
+    """
+    clipped = (image - _UNCLIPPED).mul_(255 / 5)
+    rows = reduce(torch.add, (clipped[:, :, row::_CELL].clamp(0, 1) for row in range(_CELL)))
+    cells = reduce(torch.add, (rows[..., column::_CELL] for column in range(_CELL))) / _CELL**2
+    around = F.avg_pool2d(cells, 3, stride=1, padding=1, count_include_pad=False)
+    lower = ((around - 0.4) * (2.5 * _SPECKS)).clamp_(0, _SPECKS).repeat_interleave(_CELL, dim=3)
+    lower = lower.contiguous(memory_format=torch.channels_last)
+    for row in range(_CELL):
+        clipped[:, :, row::_CELL] += lower
+    return cast(clipped.clamp_(0, 1))
 
 
 def linearise(image: Tensor, curve: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from hdrcli.errors import ReadError
 from hdrcli.layouts import Kind
 from hdrcli.losses import pu21
 from hdrcli.nets import lumen
+from hdrcli.nets._unet import everything
 from hdrcli.nets.lumen import Lumen
 from hdrcli.training import expand, loop, pool, simulate
 from hdrcli.training.course import Batch, Course, Losses, Sample
@@ -284,7 +285,7 @@ def loss(network: nn.Module, batch: Batch, stage: Stage) -> Losses:
     linear = lumen.linearise(tile, batch["curve"])
     found = F.dropout(network.normalise(batch["found"]), 0.2)  # or it learns which scene it sees
     summary = torch.tanh(network.summary(found))
-    output = network.gain(tile, linear, summary) * linear * batch["gain"].view(-1, 1, 1, 1)
+    output = network.relit(tile, linear, summary, everything(tile)) * batch["gain"].view(-1, 1, 1, 1)
     where = expand.clipped_pixels(tile)
     parts = {
         "units": expand.log_pu_error(output, light, where),
