@@ -23,7 +23,7 @@ from hdrcli.tiling import Span, Tiling, spans
 EXPOSURES = (-4.0, -2.0, 0.0, 2.0)  # in stops
 
 _TILED_LEVELS = 2
-_TILING = Tiling(multiple_of=2**_TILED_LEVELS, halo=16, tile=256)  # filters reach 12 pixels
+_TILING = Tiling(multiple_of=2**_TILED_LEVELS, halo=16, tile=384)  # filters reach 12 pixels
 _KNEE = 0.0031308  # where the sRGB curve (IEC 61966-2-1) stops being straight
 
 
@@ -97,11 +97,17 @@ def _exposed(linear: Float32) -> Float32:
     stack = np.empty((len(EXPOSURES), 4, *light.shape[1:]), np.float32)
     for exposure, ev in zip(stack, EXPOSURES, strict=True):
         curved = root * np.float32(1.055 * 2 ** (ev / 2.4)) - np.float32(0.055)
-        straight = np.minimum(light, _KNEE / 2**ev) * np.float32(12.92 * 2**ev)
-        np.minimum(np.maximum(curved, straight), 1, out=exposure[:3])
+        straight = _capped(light, _KNEE / 2**ev) * np.float32(12.92 * 2**ev)
+        exposure[:3] = _capped(np.maximum(curved, straight, out=curved), 1)
         exposure[3] = _weight(*exposure[:3])
     stack[:, 3] /= stack[:, 3].sum(axis=0)
     return stack
+
+
+def _capped(planes: Float32, most: float) -> Float32:
+    """(3, h, w) numbers, none above `most`; OpenCV is three times as quick as numpy with a single number."""
+    rows = planes.reshape(-1, planes.shape[2])
+    return np.asarray(cv2.min(rows, most)).reshape(planes.shape)  # type: ignore[call-overload]  # it does take numbers
 
 
 def _weight(red: Float32, green: Float32, blue: Float32) -> Float32:
