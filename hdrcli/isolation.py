@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
@@ -60,6 +61,7 @@ class Decoders:
         self._lock = Lock()
         self._idle: list[_Decoder] = []
         self._all: set[_Decoder] = set()
+        self._begun: dict[Path, Future[Any]] = {}
         self._closed = False
         if warm:
             self._idle.append(self._started())
@@ -86,8 +88,18 @@ class Decoders:
             result: Answer = answer
             return result
 
+    def begin(self, reader: Callable[..., Any], source: Path) -> None:
+        """Begins what `read` will soon be asked for, while the caller does something else."""
+        thread = ThreadPoolExecutor(1)
+        self._begun[source] = thread.submit(self._read, reader, source)
+        thread.shutdown(wait=False)
+
     def read(self, reader: Callable[..., Answer], source: Path) -> Answer:
         """What `reader`, which takes a path or bytes and a `name`, makes of a file, or of standard input."""
+        begun = self._begun.pop(source, None)
+        return begun.result() if begun else self._read(reader, source)
+
+    def _read(self, reader: Callable[..., Answer], source: Path) -> Answer:
         if source == files.STREAM:
             return self(reader, sys.stdin.buffer.read(), name="-")
         return self(reader, files.openable(source), name=source.name)

@@ -4,8 +4,9 @@ Whatever had to be guessed or repaired is said in the notes; a file that gives n
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -24,7 +25,7 @@ from hdrcli.libraw import RECOPY, opened
 from hdrcli.rawtypes import SUFFIXES
 from hdrcli.sensor import Counts, Mosaic, align, clip_levels, from_xyz, grey_world, surface_balance
 
-__all__ = ["SUFFIXES", "TYPICAL_MATRIX", "Balance", "Feed", "read"]
+__all__ = ["SUFFIXES", "TYPICAL_MATRIX", "Balance", "Feed", "read", "reader"]
 
 Balance = Literal["camera", "as-shot", "auto", "daylight"]
 Feed = Literal["canonical", "native"]
@@ -54,6 +55,11 @@ def read(source: Path | bytes, *, name: str = "", balance: Balance = "camera", s
     is_png = data.startswith(b"\x89PNG")
     mosaic = _from_png(data, label, sensor) if is_png else _from_libraw(data, label, balance, sensor)
     return replace(mosaic, meta=replace(mosaic.meta, source=label))
+
+
+def reader(balance: Balance, sensor: Feed) -> Callable[..., Mosaic]:
+    """`read` with these settings; can be pickled."""
+    return partial(read, balance=balance, sensor=sensor)
 
 
 def _from_png(data: bytes, label: str, sensor: Feed) -> Mosaic:

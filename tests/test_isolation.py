@@ -33,6 +33,10 @@ def hang(*, name: str) -> None:
     time.sleep(1000)
 
 
+def hang_on(source: Path, *, name: str) -> None:
+    time.sleep(1000)
+
+
 def hang_without_letting_go(*, name: str) -> None:
     ctypes.PyDLL(None).usleep(1_000_000_000)
 
@@ -86,6 +90,28 @@ def test_a_picture_comes_back_as_it_is(decoders: Decoders, tmp_path: Path) -> No
     assert (image.transfer, image.meta) == (here.transfer, here.meta)
     data = (tmp_path / "a.exr").read_bytes()
     np.testing.assert_array_equal(decoders(codecs.read, data, name="-").pixels, pixels)
+
+
+def test_what_was_begun_is_read_once_and_fails_when_it_is_asked_for(decoders: Decoders, tmp_path: Path) -> None:
+    codecs.write(Image(np.zeros((3, 5, 3), np.float32), Transfer.LINEAR), tmp_path / "a.exr", "exr")
+    (tmp_path / "bad.exr").write_bytes(b"")
+    for name in ("a.exr", "bad.exr"):
+        decoders.begin(codecs.read, tmp_path / name)
+    with pytest.raises(ReadError, match="is empty"):
+        decoders.read(codecs.read, tmp_path / "bad.exr")
+    first = decoders.read(codecs.read, tmp_path / "a.exr")
+    (tmp_path / "a.exr").unlink()
+    assert first.pixels.shape == (3, 5, 3)
+    with pytest.raises(ReadError):  # nothing is kept for a second time
+        decoders.read(codecs.read, tmp_path / "a.exr")
+
+
+def test_what_was_begun_and_not_asked_for_ends_with_the_decoders(tmp_path: Path) -> None:
+    start = time.monotonic()
+    with Decoders(Limits(seconds=60.0)) as decoders:
+        decoders.begin(hang_on, tmp_path)
+    assert time.monotonic() - start < 20
+    assert children() == 0
 
 
 def test_what_a_reader_raises_comes_back_with_its_hint(decoders: Decoders, tmp_path: Path) -> None:

@@ -9,14 +9,14 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Event, Thread
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from hdrcli import files
 from hdrcli.batch import Outcome, run
 from hdrcli.cli import render
-from hdrcli.cli.options import Shared
+from hdrcli.cli.options import Backend, Shared
 from hdrcli.errors import UsageError
 from hdrcli.files import STREAM, Job
 
@@ -62,6 +62,15 @@ def plan(
                 f"{job.target} does not end like a {chosen[0]} file", hint="formats: " + ", ".join(formats)
             )
     return jobs, chosen
+
+
+def begin_first(shared: Shared, jobs: Sequence[Job], decoders: "Decoders", reader: Callable[..., Any]) -> None:
+    """Has the first file decoded while torch is imported."""
+    first = jobs[0]
+    if first.source == STREAM or shared.backend is not Backend.LOCAL:
+        return
+    if shared.overwrite or not files.is_written(first.target):
+        decoders.begin(reader, first.source)
 
 
 def studied_sources(jobs: Sequence[Job]) -> list[Path]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hdrcli.cli.convert import carry_out, plan, studied_sources
+from hdrcli.cli.convert import begin_first, carry_out, plan, studied_sources
 from hdrcli.cli.options import Ev, ModelName, Shared, with_shared
 from hdrcli.errors import UsageError
 
@@ -96,6 +96,9 @@ def develop(
         raise UsageError(f"--hdr is for JPEG, not for {chosen[0]}", hint="add --format jpg")
     chosen = [codecs.ULTRA_HDR if hdr and name == "jpg" else name for name in chosen]
     with shared.decoders(warm="hdrcli.raw") as decoders:
+        from hdrcli import raw
+
+        begin_first(shared, jobs, decoders, raw.reader(wb.value, sensor.value))
         from hdrcli.tasks.common import model_for
         from hdrcli.tasks.develop import Development, check_settings, clip_of
 

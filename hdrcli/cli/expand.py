@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hdrcli.cli.convert import carry_out, plan, studied_sources
+from hdrcli.cli.convert import begin_first, carry_out, plan, studied_sources
 from hdrcli.cli.options import Ev, ModelName, Shared, with_shared
 
 FORMATS = ("exr", "hdr", "uhdr", "avif", "jxl", "png", "tif")
@@ -73,6 +73,7 @@ def expand(
 
     jobs, chosen = plan(shared, suffix=SUFFIX, formats=FORMATS, names=formats, accepts=accepts)
     with shared.decoders(warm=codecs.module_for(jobs[0].source)) as decoders:
+        begin_first(shared, jobs, decoders, codecs.read_encoded)
         from hdrcli.tasks.common import model_for
         from hdrcli.tasks.expand import Expansion, check_settings
 

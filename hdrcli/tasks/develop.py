@@ -97,7 +97,7 @@ class Development:
     @property
     def reader(self) -> Callable[..., Mosaic]:
         """Reads a RAW file, given by its path or as bytes, and its name."""
-        return partial(raw.read, balance=self.balance, sensor=self.sensor)
+        return raw.reader(self.balance, self.sensor)
 
     def make(self, decoded: Mosaic, check: Check = go_on) -> Made:
         """Develops a mosaic; `check` is called before each tile, and may raise."""
