@@ -41,7 +41,7 @@ class Lumen(Network):
     feature_mean: Tensor
     feature_scale: Tensor
 
-    def __init__(self, widths: Sequence[int] = (32, 48, 64, 96), hidden: int = 256) -> None:
+    def __init__(self, widths: Sequence[int] = (32, 48, 64, 96), hidden: int = 512) -> None:
         super().__init__()
         lattice = 2 ** len(widths)  # the U-Net works at half resolution
         self.tiling = Tiling(
@@ -124,14 +124,14 @@ def _member(hidden: int) -> nn.Sequential:
 def clipping(image: Tensor) -> Tensor:
     """How far each channel of code values in [0, 1] is clipped: 0 up to code 249, 1 from 254.5 on.
 
-    Where many of the neighbours are clipped it begins up to 30 codes lower: JPEG leaves specks in what was clipped.
+    Where most of the neighbours are clipped it begins up to 30 codes lower: JPEG leaves specks in what was clipped.
     image: (N, 3, H, W), H and W multiples of 4.
     """
     clipped = (image - _UNCLIPPED).mul_(255 / 5)
     rows = reduce(torch.add, (clipped[:, :, row::_CELL].clamp(0, 1) for row in range(_CELL)))
     cells = reduce(torch.add, (rows[..., column::_CELL] for column in range(_CELL))) / _CELL**2
     around = F.avg_pool2d(cells, 3, stride=1, padding=1, count_include_pad=False)
-    lower = ((around - 0.4) * (2.5 * _SPECKS)).clamp_(0, _SPECKS).repeat_interleave(_CELL, dim=3)
+    lower = ((around - 0.6) * (2.5 * _SPECKS)).clamp_(0, _SPECKS).repeat_interleave(_CELL, dim=3)
     lower = lower.contiguous(memory_format=torch.channels_last)
     for row in range(_CELL):
         clipped[:, :, row::_CELL] += lower

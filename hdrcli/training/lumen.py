@@ -38,7 +38,7 @@ PIXELS = 512  # per photograph, kept for the estimator's loss
 PATCH = 192
 PHOTOGRAPHS = 2.5  # simulated for each second of training; a third of them is kept whole for the added light
 STEPS_PER_SECOND = 2.0  # assumed of a training that is limited by its steps
-EPOCHS = 20  # of the estimator
+EPOCHS = 30  # of the estimator
 REFLECTED = 0.25  # of the photographs have another view reflected in them
 _FLATTEST = 1e-4  # of a curve's mean step: keeps the logarithm of a flat stretch finite
 _LUMINANCE = torch.from_numpy(LUMINANCE_709.astype(np.float32))
@@ -275,7 +275,7 @@ def sample(shots: list[Shot], rng: np.random.Generator) -> Sample:
 
 
 def loss(network: nn.Module, batch: Batch, stage: Stage) -> Losses:
-    """Per picture, over clipped pixels.
+    """Per picture, over pixels that are clipped in part.
 
     units: logarithm of the RMS in PU units / 30. stops: RMS of log2 luminance. slopes: mean gradient of the error in
     stops. hue: mean error of the channels' stops against each other.
@@ -286,7 +286,7 @@ def loss(network: nn.Module, batch: Batch, stage: Stage) -> Losses:
     found = F.dropout(network.normalise(batch["found"]), 0.2)  # or it learns which scene it sees
     summary = torch.tanh(network.summary(found))
     output = network.relit(tile, linear, summary, everything(tile)) * batch["gain"].view(-1, 1, 1, 1)
-    where = expand.clipped_pixels(tile)
+    where = (lumen.clipping(tile).amax(dim=1, keepdim=True) > 0).float()
     parts = {
         "units": expand.log_pu_error(output, light, where),
         "stops": expand.stops_error(output, light, where),
