@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hdrcli import memory
+from hdrcli import heap, memory
 from hdrcli.batch import Check, go_on
 from hdrcli.color import Floats
 from hdrcli.errors import HdrError, OutOfMemoryError, UsageError
@@ -24,10 +24,10 @@ from hdrcli.tiling import Kept, Padded, Tiling, run_tiled, spans, window_side
 SMALLEST_TILE = 64
 SHARE_OF_FREE = 0.6  # of the memory that is free
 LEAST_HALOS = 6  # in the side of a window, where memory allows it: in smaller ones halos take most of the time
-MOST_FOR_TILE = 400 << 20  # bytes; a larger one saves little: what halos cost less, fresh memory costs more
+MOST_FOR_TILE = 320 << 20  # bytes; a larger one saves little: what halos cost less, fresh memory costs more
 LARGE = 100_000_000  # numbers of a result, the finishing of which needs what tiles took
 
-memory.share_heap()
+heap.share()
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from typing import IO, Any, NamedTuple, Self, TypeVar
 if sys.platform == "linux":
     import fcntl
 
-from hdrcli import files, limits
+from hdrcli import files, heap, limits
 from hdrcli.errors import HdrError, ReadError
 
 Answer = TypeVar("Answer")
@@ -90,6 +90,7 @@ class Decoders:
 
     def begin(self, reader: Callable[..., Any], source: Path) -> None:
         """Begins what `read` will soon be asked for, while the caller does something else."""
+        heap.share()
         thread = ThreadPoolExecutor(1)
         self._begun[source] = thread.submit(self._read, reader, source)
         thread.shutdown(wait=False)

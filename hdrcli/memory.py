@@ -1,11 +1,9 @@
 """How much memory there is, and how much a network takes for each pixel of a tile."""
 
 import ctypes
-import platform
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import cache
 from threading import Lock, RLock
 from typing import Any
 
@@ -15,8 +13,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from hdrcli.heap import glibc
+
 _LITTLE = 256 << 20  # bytes; small pictures, one after the other, do without new pages
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -3, -4, -8  # of mallopt(3)
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # of mallopt(3)
 
 _holding, _holders = Lock(), 0  # contexts that keep memory
 
@@ -29,15 +29,6 @@ def free(device: torch.device) -> int:
     return available
 
 
-def share_heap() -> None:
-    """Threads that begin from now on share the heap of the main one. With glibc alone.
-
-    Those of their own are small: large tensors would have new pages each time, whatever `kept` asks for.
-    """
-    if libc := _glibc():
-        libc.mallopt(_ARENA_MAX, 1)
-
-
 @contextmanager
 def kept() -> Iterator[None]:
     """While inside, memory that is freed is used again; the system gets it back in the end, unless it is little.
@@ -46,7 +37,7 @@ def kept() -> Iterator[None]:
     within each other, also in other threads, the last one ends it. With glibc alone.
     """
     global _holders
-    libc = _glibc()
+    libc = glibc()
     if libc is None:
         yield
         return
@@ -69,7 +60,7 @@ def kept() -> Iterator[None]:
 
 def give_back() -> None:
     """Returns to the system what is free. With glibc alone."""
-    if libc := _glibc():
+    if libc := glibc():
         libc.malloc_trim(0)
 
 
@@ -85,11 +76,6 @@ class _Mallinfo2(ctypes.Structure):
     """See mallinfo(3)."""
 
     _fields_ = (("others", ctypes.c_size_t * 8), ("fordblks", ctypes.c_size_t), ("keepcost", ctypes.c_size_t))
-
-
-@cache
-def _glibc() -> ctypes.CDLL | None:
-    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
 
 
 def peak(work: Callable[[], object]) -> int:

@@ -97,7 +97,7 @@ KEPT = """
 import sys
 import threading
 import resource, psutil, numpy as np
-from hdrcli import memory
+from hdrcli import heap, memory
 
 def new_pages():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -110,7 +110,7 @@ def work():
     print(psutil.Process().memory_info().rss)
 
 if sys.argv[1] == "beside":
-    memory.share_heap()
+    heap.share()
     worker = threading.Thread(target=work)
     worker.start()
     worker.join()
