@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "hdrcli"
 
 ROWS = (
-    ("errors",),
+    ("errors", "heap"),
     ("remote",),
     ("color", "files", "limits", "memory", "precision"),
     ("icc", "image", "lanes"),
