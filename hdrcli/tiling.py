@@ -85,9 +85,24 @@ class Span(NamedTuple):
     window: slice
     kept: slice
 
+    @property
+    def inside(self) -> slice:
+        """What is kept, in pixels of the window."""
+        return within(self.kept, self.window)
+
 
 Kept = tuple[slice, slice]
 """Rows and columns of a window, in input pixels, that are kept of what a network makes of it."""
+
+
+def everything(window: Tensor) -> Kept:
+    """All rows and columns of (N, C, H, W)."""
+    return slice(0, window.shape[2]), slice(0, window.shape[3])
+
+
+def within(span: slice, outer: slice) -> slice:
+    """A span counted from the beginning of a larger one."""
+    return slice(span.start - outer.start, span.stop - outer.start)
 
 
 def round_up(size: int, multiple: int) -> int:
@@ -150,12 +165,12 @@ def _taken(numbers: Tensor, axis: int, index: NDArray[np.int64]) -> Tensor:
 def crop(output: Tensor, tiling: Tiling, height: int, width: int) -> Tensor:
     """What the output (N, C, H, W) of a padded picture has of the picture itself, given its size in input pixels."""
     rows, columns = (slice(tiling.border, tiling.border + size) for size in (height, width))
-    return output[:, :, _scaled(rows, tiling.scale, 0), _scaled(columns, tiling.scale, 0)]
+    return kept_of(output, (rows, columns), tiling.scale)
 
 
 def kept_of(output: Tensor, kept: Kept, scale: int) -> Tensor:
     """The part of a network's whole output for a window, (N, C, H, W), that is kept."""
-    rows, columns = (_scaled(span, scale, 0) for span in kept)
+    rows, columns = (_scaled(span, scale) for span in kept)
     return output[:, :, rows, columns]
 
 
@@ -195,10 +210,7 @@ def _keeping(part: Callable[[Tensor, Kept], Tensor], kept: Kept) -> Work:
 
 def _hull(cut: Sequence[Span]) -> slice:
     """What is kept of any of these windows."""
-    starts, stops = zip(
-        *((span.kept.start - span.window.start, span.kept.stop - span.window.start) for span in cut), strict=True
-    )
-    return slice(min(starts), max(stops))
+    return slice(min(span.inside.start for span in cut), max(span.inside.stop for span in cut))
 
 
 class _Group(NamedTuple):
@@ -210,13 +222,12 @@ class _Group(NamedTuple):
 
     def parts(self, tiling: Tiling) -> Iterator[tuple[tuple[slice, slice], Tensor]]:
         for spans, output in zip(self.places, self.outputs(), strict=True):
-            inside = tuple(
-                _scaled(span.kept, tiling.scale, span.window.start + kept.start)
-                for span, kept in zip(spans, self.kept, strict=True)
+            own = (
+                _scaled(within(span.inside, kept), tiling.scale) for span, kept in zip(spans, self.kept, strict=True)
             )
-            place = tuple(_scaled(span.kept, tiling.scale, 0) for span in spans)
-            yield (place[0], place[1]), output[:, inside[0], inside[1]]
+            rows, columns = (_scaled(span.kept, tiling.scale) for span in spans)
+            yield (rows, columns), output[:, *own]
 
 
-def _scaled(span: slice, scale: int, origin: int) -> slice:
-    return slice((span.start - origin) * scale, (span.stop - origin) * scale)
+def _scaled(span: slice, scale: int) -> slice:
+    return slice(span.start * scale, span.stop * scale)

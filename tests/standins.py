@@ -1,7 +1,7 @@
 """Small models for tests of what lies around the networks: random weights in files, and formulas in memory."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -9,8 +9,11 @@ from torch import Tensor
 
 from hdrcli import nets, zoo
 from hdrcli.cards import Card
+from hdrcli.lanes import Streams
 from hdrcli.network import Context, NetSpec, Network
-from hdrcli.tiling import Tiling
+from hdrcli.tiling import Kept, Tiling, run_tiled
+
+CPU = Streams(torch.device("cpu"))
 
 
 def save_standin(name: str, folder: Path) -> None:
@@ -31,6 +34,19 @@ def save_standin(name: str, folder: Path) -> None:
         folder=folder,
         sample=False,
     )
+
+
+def tiled(network: Network, image: Tensor, context: Context, **options: Any) -> Tensor:
+    """The middle stage, tile by tile."""
+    scale = network.tiling.scale
+    output = torch.full((1, 3, image.shape[2] * scale, image.shape[3] * scale), torch.nan, dtype=image.dtype)
+
+    def part(tiles: Tensor, kept: Kept) -> Tensor:
+        return network.part(tiles, context, kept)
+
+    for (rows, columns), values in run_tiled(network.located(image), part, network.tiling, lanes=CPU, **options):
+        output[0, :, rows, columns] = values
+    return output
 
 
 class Square(Network):

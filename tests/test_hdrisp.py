@@ -5,20 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from standins import numbers
+from standins import numbers, tiled
 from tf_rule import DATA, published_arrays
 from torch import Tensor
 
 from hdrcli import memory
 from hdrcli.errors import WeightsError, WrongStateError
-from hdrcli.lanes import Streams
 from hdrcli.nets import _tone
 from hdrcli.nets._whole import Facts
 from hdrcli.nets.hdrisp import SPEC, HdrIsp
-from hdrcli.network import Context
-from hdrcli.tiling import Kept, run_tiled
-
-CPU = Streams(torch.device("cpu"))
 
 ATOL = 2e-5
 IMPORT = SPEC.importers["torch-state-dict"]
@@ -59,17 +54,6 @@ def _planes(height: int, width: int, count: int = 1) -> Tensor:
     return torch.rand(count, 4, height, width, generator=generator, dtype=torch.float64)
 
 
-def _tiled(network: HdrIsp, image: Tensor, context: Context, **options: int) -> Tensor:
-    tiled = torch.full((1, 3, 2 * image.shape[2], 2 * image.shape[3]), torch.nan, dtype=image.dtype)
-
-    def part(tiles: Tensor, kept: Kept) -> Tensor:
-        return network.part(tiles, context, kept)
-
-    for (rows, columns), values in run_tiled(network.located(image), part, network.tiling, lanes=CPU, **options):
-        tiled[0, :, rows, columns] = values
-    return tiled
-
-
 @pytest.mark.parity
 @pytest.mark.parametrize("level", range(5))
 @torch.inference_mode()
@@ -102,8 +86,8 @@ def test_tiled_equals_whole(height: int, width: int, skip: bool, view: int) -> N
     """Tiles at all borders included, three at a time; a tile by itself gives something else."""
     network, image = _slim(skip=skip, view=view), _planes(height, width)
     whole, context = network.whole(image), network.prepare(image)
-    tiled = _tiled(network, image, context, tile=16, batch=3)
-    assert (tiled - whole).abs().max() <= 1e-12
+    found = tiled(network, image, context, tile=16, batch=3)
+    assert (found - whole).abs().max() <= 1e-12
     part = image[:, :, :16, :16]
     assert (network.whole(part) - whole[:, :, :32, :32]).abs().max() > 1e-6, "statistics make no difference"
 
@@ -112,8 +96,8 @@ def test_tiled_equals_whole(height: int, width: int, skip: bool, view: int) -> N
 def test_tiled_equals_whole_in_single_precision(network: HdrIsp) -> None:
     image = _planes(16, 400).float()
     whole, context = network.whole(image), network.prepare(image)
-    tiled = _tiled(network, image, context, tile=32)
-    worst = float((tiled - whole).abs().max())
+    found = tiled(network, image, context, tile=32)
+    worst = float((found - whole).abs().max())
     print(f"tiled differs by {worst:.1e}")
     assert worst <= 5e-6
 

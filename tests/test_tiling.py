@@ -5,13 +5,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from standins import CPU
 from torch import Tensor
 from torch.nn import functional as F
 
-from hdrcli.lanes import Streams
 from hdrcli.tiling import Kept, Tiling, crop, kept_of, pad, round_up, run_tiled, spans
-
-CPU = Streams(torch.device("cpu"))
 
 TILINGS = st.builds(
     Tiling,

@@ -20,10 +20,7 @@ from hdrcli.image import Image, Metadata, Transfer
 
 _LONGEST_SIDE = 65500  # libjpeg
 _LARGEST_EXIF = _jpegfile.MOST - len(_jpegfile.EXIF)
-_QUICK = {
-    mode: cv2.IMREAD_IGNORE_ORIENTATION | kind
-    for mode, kind in (("L", cv2.IMREAD_GRAYSCALE), ("RGB", cv2.IMREAD_COLOR_RGB))
-}  # how OpenCV decodes what Pillow calls so
+_QUICK = {"L": cv2.IMREAD_GRAYSCALE, "RGB": cv2.IMREAD_COLOR_RGB}  # how OpenCV decodes what Pillow calls so
 _LARGEST_XMP = _jpegfile.MOST - len(_jpegfile.XMP)
 
 
@@ -75,10 +72,10 @@ def _decoded(picture: ImageFile, data: bytes, name: str) -> tuple[NDArray[np.uin
     By OpenCV, which is quicker and where libjpeg's complaints can be heard; Pillow keeps them to itself. By Pillow
     where there are any, for it knows a file that ends early, and of CMYK.
     """
-    how = _QUICK.get(picture.mode)
+    how = _QUICK.get(picture.mode, cv2.IMREAD_REDUCED_GRAYSCALE_8)
     with libraries_silent() as said:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_8 if how is None else how)
-    if how is not None and not said and pixels is not None:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), how | cv2.IMREAD_IGNORE_ORIENTATION)
+    if picture.mode in _QUICK and not said and pixels is not None:
         return np.asarray(pixels, np.uint8), []
     samples, notes = _pillow.samples(picture, name)
     return samples, notes + [f"the file is damaged, and so are parts of the picture ({line})" for line in said[:1]]

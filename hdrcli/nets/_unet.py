@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hdrcli.nets._quick import NormedConv2d
-from hdrcli.tiling import Kept
+from hdrcli.tiling import everything, within
 
 
 class Residual(nn.Module):
@@ -55,12 +55,9 @@ class UNet(nn.Module):
         self.summary = nn.Linear(summary, widths[-1]) if summary else None
 
     def forward(
-        self, seen: Callable[[], Tensor], summary: Tensor | None = None, made: Sequence[Sequence[slice]] = ()
+        self, seen: Callable[[], Tensor], parts: Sequence[Sequence[slice]], summary: Tensor | None = None
     ) -> Tensor:
-        """seen: makes the input, so that nobody holds it once it has entered.
-
-        made: rows and columns that each level makes of its output, see `made`; all of them without.
-        """
+        """seen: makes the input, so that nobody holds it once it has entered. parts: what levels make, see `made`."""
         x: Tensor = F.relu_(self.enter(seen()))
         skips = []
         for block, down in zip(self.encode, self.down, strict=False):
@@ -70,16 +67,17 @@ class UNet(nn.Module):
         if self.summary is not None and summary is not None:
             x = x + self.summary(summary)[:, :, None, None]
         x = self.encode[-1](x)
-        whole = everything(x)
-        for level, block, up in zip(range(len(skips))[::-1], reversed(self.decode), reversed(self.up), strict=True):
-            rows, columns = made[level] if made else everything(skips[level])
-            x = up(x)[:, :, *within([_halved(rows), _halved(columns)], whole)]
+        there: Sequence[slice] = everything(x)
+        for part, block, up in zip(reversed(parts), reversed(self.decode), reversed(self.up), strict=True):
+            rows, columns = part
+            x = up(x)[:, :, *map(within, map(halved, part), there)]
             x = block(F.interpolate(x, scale_factor=2.0, mode=self._upsampling).add_(skips.pop()[:, :, rows, columns]))
-            whole = rows, columns
+            there = part
         return x
 
 
-def _halved(span: slice) -> slice:
+def halved(span: slice) -> slice:
+    """A span with even ends at half the resolution."""
     return slice(span.start // 2, span.stop // 2)
 
 
@@ -89,7 +87,8 @@ def made(sides: Sequence[int], kept: Sequence[slice], levels: int) -> list[list[
     So that the rows and columns that are `kept`, and one pixel around them, come out right: at the ends of what is
     made, interpolation spoils one pixel and each of two convolutions another. The bottom level is made whole.
     """
-    return [list(level) for level in zip(*map(_made, sides, kept, [levels] * len(sides)), strict=True)]
+    along = [_made(side, span, levels) for side, span in zip(sides, kept, strict=True)]
+    return [list(level) for level in zip(*along, strict=True)]
 
 
 def _made(length: int, kept: slice, levels: int) -> list[slice]:
@@ -100,16 +99,6 @@ def _made(length: int, kept: slice, levels: int) -> list[slice]:
         first, end = max(first - 3, 0) // 2, min(-(-(end + 3) // 2), length)
         spans.append(slice(2 * first, 2 * end))
     return spans
-
-
-def within(spans: Sequence[slice], outer: Sequence[slice]) -> list[slice]:
-    """The same rows and columns, counted from the beginnings of larger ones."""
-    return [slice(span.start - o.start, span.stop - o.start) for span, o in zip(spans, outer, strict=True)]
-
-
-def everything(tile: Tensor) -> Kept:
-    """All rows and columns of (N, C, H, W)."""
-    return slice(0, tile.shape[2]), slice(0, tile.shape[3])
 
 
 def reach(levels: int, *, smooth: bool = False) -> int:

@@ -2,7 +2,8 @@
 
 The curve is guessed from statistics of the whole picture (the idea of SingleHDR, Liu et al. 2020, and of "Radiometric
 calibration from a single image", Lin et al. 2004): histograms of colour, of gradients and of second differences by
-brightness. A U-Net then adds light in the channels that are clipped and leaves every other number alone.
+brightness. A U-Net then adds light in the channels that are clipped, specks within them included, and nowhere
+else.
 """
 
 from collections.abc import Sequence
@@ -14,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hdrcli.nets._quick import by_bands, cast
-from hdrcli.nets._unet import UNet, everything, made, reach, within
+from hdrcli.nets._unet import UNet, halved, made, reach
 from hdrcli.network import Context, NetSpec, Network
-from hdrcli.tiling import Kept, Tiling, Windows, kept_of
+from hdrcli.tiling import Kept, Tiling, Windows, everything, kept_of, within
 
 COEFFICIENTS = 11  # of the response curve
 MEMBERS = 4  # of the curve estimator
@@ -28,7 +29,8 @@ DETAIL_FEATURES = _BRIGHTNESSES * (len(_STEPS) + 1)
 FEATURES = COLOUR_FEATURES + 2 * DETAIL_FEATURES
 _UNCLIPPED = 249.5 / 255
 _CELL = 4  # side, in pixels, of what is looked at for specks in clipped parts of a picture
-_SPECKS = 30 / 5  # how far they lie below
+_MOST = 0.6  # of the neighbours of a speck are clipped
+_SPECKS = 30 / 5  # how far specks may lie below, in parts of the way from unclipped to clipped
 _BAND = 16  # rows of the averaged picture that are made at a time
 _STUDIED = 512 * 384  # pixels of the picture whose statistics are taken; larger pictures are averaged down to it
 
@@ -84,10 +86,10 @@ class Lumen(Network):
         """`linear` light with more of it in the channels whose `codes` are clipped: what is kept of (N, 3, H, W)."""
         clipped = clipping(codes)
         sides = [side // 2 for side in codes.shape[2:]]
-        halves = [slice(span.start // 2, span.stop // 2) for span in kept]
+        halves = [halved(span) for span in kept]
         parts = made(sides, halves, len(self.unet.encode))
-        x = self.head(self.unet(lambda: by_bands(_seen, codes, linear, clipped), summary, parts))
-        raised = F.pixel_shuffle(x[:, :, *within(halves, parts[0])], 2)
+        x = self.head(self.unet(lambda: by_bands(_seen, codes, linear, clipped), parts, summary))
+        raised = F.pixel_shuffle(x[:, :, *map(within, halves, parts[0])], 2)
         return by_bands(_relit, kept_of(linear, kept, 1), kept_of(clipped, kept, 1), raised)
 
 
@@ -131,7 +133,7 @@ def clipping(image: Tensor) -> Tensor:
     rows = reduce(torch.add, (clipped[:, :, row::_CELL].clamp(0, 1) for row in range(_CELL)))
     cells = reduce(torch.add, (rows[..., column::_CELL] for column in range(_CELL))) / _CELL**2
     around = F.avg_pool2d(cells, 3, stride=1, padding=1, count_include_pad=False)
-    lower = ((around - 0.6) * (2.5 * _SPECKS)).clamp_(0, _SPECKS).repeat_interleave(_CELL, dim=3)
+    lower = ((around - _MOST) * (_SPECKS / (1 - _MOST))).clamp_(0, _SPECKS).repeat_interleave(_CELL, dim=3)
     lower = lower.contiguous(memory_format=torch.channels_last)
     for row in range(_CELL):
         clipped[:, :, row::_CELL] += lower

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hdrcli.nets._quick import asinh
-from hdrcli.nets._unet import UNet, everything, made, reach, within
+from hdrcli.nets._unet import UNet, made, reach
 from hdrcli.network import Context, NetSpec, Network
-from hdrcli.tiling import Kept, Tiling, Windows
+from hdrcli.tiling import Kept, Tiling, Windows, everything, within
 
 _BLOCK = 8  # packed pixels
 _BAND = 32  # rows of blocks that are measured at a time
@@ -52,9 +52,9 @@ class LumenRaw(Network):
             return torch.cat([encode(tile), noise_map(tile, context["noise"])], dim=1)
 
         parts = made(tile.shape[2:], kept, len(self.unet.encode))
-        correction = self.head(self.unet(seen, made=parts))[:, :, *within(kept, parts[0])].float()
+        correction = self.head(self.unet(seen, parts))[:, :, *map(within, kept, parts[0])].float()
         around = [slice(max(span.start - 1, 0), span.stop + 1) for span in kept]
-        plain = demosaic(tile[:, :, *around])[:, :, *within(kept, around)]
+        plain = demosaic(tile[:, :, *around])[:, :, *map(within, kept, around)]
         colours = zip(plain.chunk(3, dim=1), correction.chunk(3, dim=1), strict=True)  # one takes less memory
         return F.pixel_shuffle(torch.cat([decode(encode(before) + change) for before, change in colours], dim=1), 2)
 

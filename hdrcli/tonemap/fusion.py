@@ -39,7 +39,7 @@ def fusion(linear: Floats, kind: DTypeLike = np.float32) -> Samples:
     below = _blended(_level2(linear, tiles), max(min(height, width).bit_length() - 1 - _TILED_LEVELS, 0))
 
     def ascend(tile: tuple[Span, Span]) -> None:
-        window, kept, inside = zip(*((span.window, span.kept, _inside(span)) for span in tile), strict=True)
+        window, kept, inside = zip(*((span.window, span.kept, span.inside) for span in tile), strict=True)
         planes = _blended(_exposed(_floats(linear[window])), _TILED_LEVELS, below[:, *map(_quarter, window)])
         store(np.moveaxis(planes[:, *inside], 0, 2).clip(0, 1), fused[kept])
 
@@ -53,7 +53,7 @@ def _level2(linear: Floats, tiles: Sequence[tuple[Span, Span]]) -> Float32:
     stack = np.empty((len(EXPOSURES), 4, -(-height // 4), -(-width // 4)), np.float32)
 
     def descend(tile: tuple[Span, Span]) -> None:
-        window, kept, inside = zip(*((span.window, span.kept, _inside(span)) for span in tile), strict=True)
+        window, kept, inside = zip(*((span.window, span.kept, span.inside) for span in tile), strict=True)
         level2 = _down(_down(_exposed(_floats(linear[window]))))
         stack[:, :, *map(_quarter, kept)] = level2[:, :, *map(_quarter, inside)]
 
@@ -65,11 +65,6 @@ def _spans(length: int) -> list[Span]:
     """Tiles along an axis of any length, of which the last takes what is beyond the lattice."""
     whole = spans(-(-length // 4) * 4, _TILING.tile, _TILING)
     return [Span(*(slice(part.start, min(part.stop, length)) for part in span)) for span in whole]
-
-
-def _inside(span: Span) -> slice:
-    """The kept part in pixels of the window."""
-    return slice(span.kept.start - span.window.start, span.kept.stop - span.window.start)
 
 
 def _quarter(pixels: slice) -> slice:

@@ -21,8 +21,8 @@ from hdrcli.errors import ReadError
 from hdrcli.layouts import Kind
 from hdrcli.losses import pu21
 from hdrcli.nets import lumen
-from hdrcli.nets._unet import everything
 from hdrcli.nets.lumen import Lumen
+from hdrcli.tiling import everything
 from hdrcli.training import expand, loop, pool, simulate
 from hdrcli.training.course import Batch, Course, Losses, Sample
 from hdrcli.training.data import Data
