@@ -133,7 +133,11 @@ class Packed:
     def __getitem__(self, window: tuple[slice, slice, slice]) -> Float32:
         planes, rows, columns = window
         counts = self._mosaic.counts[2 * rows.start : 2 * rows.stop, 2 * columns.start : 2 * columns.stop]
-        return self._planes_of(replace(self._mosaic, counts=counts))[planes]
+        made = np.empty((4, *(side // 2 for side in counts.shape)), np.float32)
+        for top in range(0, made.shape[1], _ROWS):
+            band = replace(self._mosaic, counts=counts[2 * top : 2 * (top + _ROWS)])
+            made[:, top : top + _ROWS] = self._planes_of(band)
+        return made[planes]
 
 
 def anchor(planes: Planes) -> float:

@@ -45,21 +45,24 @@ def cast(x: Tensor) -> Tensor:
     return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
 
 
-def by_bands(work: Callable[..., Tensor], *pictures: Tensor) -> Tensor:
-    """What a function of each pixel alone makes of (N, C, H, W) pictures of one size.
+def by_bands(work: Callable[..., Tensor], *pictures: Tensor, around: int = 0) -> Tensor:
+    """What a function of each pixel and of `around` pixels around it makes of (N, C, H, W) pictures of one size.
 
-    On a CPU band by band, so that what it needs on the way takes next to no memory.
+    It may give more rows and columns for each, as many more everywhere. On a CPU band by band, so that what it needs on
+    the way takes next to no memory.
     """
     if torch.is_grad_enabled() or torch.compiler.is_compiling() or pictures[0].device.type != "cpu":
         return work(*pictures)
+    height = pictures[0].shape[2]
     whole = None
-    for top in range(0, pictures[0].shape[2], _BAND):
-        rows = slice(top, top + _BAND)
-        band = work(*(picture[:, :, rows] for picture in pictures))
+    for top in range(0, height, _BAND):
+        end = min(top + _BAND, height)
+        above, below = max(top - around, 0), min(end + around, height)
+        band = work(*(picture[:, :, above:below] for picture in pictures))
+        scale = band.shape[2] // (below - above)
         if whole is None:
-            count, channels, _, width = band.shape
-            shape = count, channels, pictures[0].shape[2], width
+            shape = *band.shape[:2], scale * height, band.shape[3]
             whole = torch.empty(shape, dtype=band.dtype, memory_format=torch.channels_last)
-        whole[:, :, rows] = band
+        whole[:, :, scale * top : scale * end] = band[:, :, scale * (top - above) : scale * (end - above)]
     assert whole is not None, "a picture has rows"
     return whole

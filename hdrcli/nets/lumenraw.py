@@ -10,15 +10,16 @@ brightness; fitted by variance = a light + b.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hdrcli.nets._quick import asinh
+from hdrcli.nets._quick import asinh, by_bands, cast
 from hdrcli.nets._unet import UNet, made, reach
 from hdrcli.network import Context, NetSpec, Network
-from hdrcli.tiling import Kept, Tiling, Windows, everything, within
+from hdrcli.tiling import Kept, Tiling, Windows, everything, kept_of, within
 
 _BLOCK = 8  # packed pixels
 _BAND = 32  # rows of blocks that are measured at a time
@@ -49,14 +50,27 @@ class LumenRaw(Network):
 
     def part(self, tile: Tensor, context: Context, kept: Kept) -> Tensor:
         def seen() -> Tensor:
-            return torch.cat([encode(tile), noise_map(tile, context["noise"])], dim=1)
+            return by_bands(partial(_seen, noise=context["noise"]), tile, around=1)
 
         parts = made(tile.shape[2:], kept, len(self.unet.encode))
-        correction = self.head(self.unet(seen, parts))[:, :, *map(within, kept, parts[0])].float()
-        around = [slice(max(span.start - 1, 0), span.stop + 1) for span in kept]
-        plain = demosaic(tile[:, :, *around])[:, :, *map(within, kept, around)]
-        colours = zip(plain.chunk(3, dim=1), correction.chunk(3, dim=1), strict=True)  # one takes less memory
-        return F.pixel_shuffle(torch.cat([decode(encode(before) + change) for before, change in colours], dim=1), 2)
+        correction = self.head(self.unet(seen, parts))
+        around = [
+            slice(max(span.start - 1, 0), min(span.stop + 1, side))  # what is demosaiced
+            for span, side in zip(kept, tile.shape[2:], strict=True)
+        ]
+        picture = by_bands(_corrected, tile[:, :, *around], correction[:, :, *map(within, around, parts[0])], around=1)
+        return kept_of(picture, (within(kept[0], around[0]), within(kept[1], around[1])), 2)
+
+
+def _seen(planes: Tensor, noise: Tensor) -> Tensor:
+    """What the U-Net sees: (N, 7, h, w)."""
+    return torch.cat([cast(encode(planes)), cast(noise_map(planes, noise))], dim=1)
+
+
+def _corrected(planes: Tensor, correction: Tensor) -> Tensor:
+    """(N, 4, h, w) planes demosaiced, and then changed by (N, 12, h, w) in code values, to (N, 3, 2h, 2w)."""
+    colours = zip(demosaic(planes).chunk(3, dim=1), correction.float().chunk(3, dim=1), strict=True)
+    return F.pixel_shuffle(torch.cat([decode(encode(before) + change) for before, change in colours], dim=1), 2)
 
 
 def encode(light: Tensor) -> Tensor:
