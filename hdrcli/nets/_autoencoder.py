@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hdrcli.nets._fused import ActiveConvs, active
 from hdrcli.nets._joined import JoinedConv2d
 
 VGG_CONVOLUTIONS = (2, 2, 3, 3, 3)  # Simonyan and Zisserman 2015, configuration D up to pool5
@@ -32,12 +33,11 @@ class NearestUp(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, 3)
+        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1, padding_mode="reflect")
         self.norm = nn.BatchNorm2d(outputs, NORM_EPS)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.pad(F.interpolate(x, scale_factor=2, mode="nearest"), (1, 1, 1, 1), mode="reflect")
-        return F.relu_(self.norm(F.relu_(self.conv(x))))
+        return F.relu_(self.norm(active(self.conv, F.interpolate(x, scale_factor=2, mode="nearest"))))
 
 
 class ConvNorm(nn.Module):
@@ -94,9 +94,9 @@ class Autoencoder(nn.Module):
         return planes
 
 
-def _convolutions(inputs: int, outputs: int, count: int) -> nn.Sequential:
+def _convolutions(inputs: int, outputs: int, count: int) -> ActiveConvs:
     convs = [nn.Conv2d(outputs if i else inputs, outputs, 3, padding=1) for i in range(count)]
-    return nn.Sequential(*(layer for conv in convs for layer in (conv, nn.ReLU(inplace=True))))
+    return ActiveConvs(*(layer for conv in convs for layer in (conv, nn.ReLU(inplace=True))))
 
 
 def highlight_mask(rgb: Tensor, ramp: float) -> Tensor:

@@ -3,28 +3,9 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 _BAND = 64  # rows: what is made of them on the way stays in a processor's cache
-
-
-class NormedConv2d(nn.Sequential):
-    """A convolution and the batch normalisation after it; in evaluation one convolution with the weights of both."""
-
-    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-        super().__init__(conv, norm)
-
-    def forward(self, x: Tensor) -> Tensor:
-        conv, norm = self
-        assert isinstance(conv, nn.Conv2d)
-        assert isinstance(norm, nn.BatchNorm2d)
-        if norm.training or norm.running_mean is None or norm.running_var is None:
-            normed: Tensor = norm(conv(x))
-            return normed
-        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-        mean = norm.running_mean if conv.bias is None else norm.running_mean - conv.bias
-        joined: Tensor = conv._conv_forward(x, conv.weight * scale[:, None, None, None], norm.bias - mean * scale)
-        return joined
 
 
 def asinh(x: Tensor) -> Tensor:
@@ -45,13 +26,25 @@ def cast(x: Tensor) -> Tensor:
     return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
 
 
+def mean_of(work: Callable[[Tensor], Tensor], picture: Tensor) -> Tensor:
+    """The means over a (N, C, H, W) picture of what a function of each pixel alone makes of it: (N, C).
+
+    On a CPU band by band, as in `by_bands`.
+    """
+    if _whole(picture):
+        return work(picture).mean(dim=(2, 3))
+    height, width = picture.shape[2:]
+    sums = [work(picture[:, :, top : top + _BAND]).sum(dim=(2, 3)) for top in range(0, height, _BAND)]
+    return torch.stack(sums).sum(dim=0) / (height * width)
+
+
 def by_bands(work: Callable[..., Tensor], *pictures: Tensor, around: int = 0) -> Tensor:
     """What a function of each pixel and of `around` pixels around it makes of (N, C, H, W) pictures of one size.
 
     It may give more rows and columns for each, as many more everywhere. On a CPU band by band, so that what it needs on
     the way takes next to no memory.
     """
-    if torch.is_grad_enabled() or torch.compiler.is_compiling() or pictures[0].device.type != "cpu":
+    if _whole(pictures[0]):
         return work(*pictures)
     height = pictures[0].shape[2]
     whole = None
@@ -66,3 +59,8 @@ def by_bands(work: Callable[..., Tensor], *pictures: Tensor, around: int = 0) ->
         whole[:, :, scale * top : scale * end] = band[:, :, scale * (top - above) : scale * (end - above)]
     assert whole is not None, "a picture has rows"
     return whole
+
+
+def _whole(picture: Tensor) -> bool:
+    """Whether bands would not pay."""
+    return torch.is_grad_enabled() or torch.compiler.is_compiling() or picture.device.type != "cpu"

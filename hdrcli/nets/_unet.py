@@ -9,12 +9,15 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hdrcli.nets._quick import NormedConv2d
+from hdrcli.nets._fused import NormedConv2d, active
 from hdrcli.tiling import everything, within
 
 
 class Residual(nn.Module):
-    """x + conv(relu(conv(x))), both 3x3; with `norm`, each convolution is followed by batch normalisation."""
+    """relu(x + conv(relu(conv(x)))), both 3x3; with `norm`, each convolution is followed by batch normalisation.
+
+    x may be overwritten.
+    """
 
     def __init__(self, width: int, *, norm: bool) -> None:
         super().__init__()
@@ -22,8 +25,7 @@ class Residual(nn.Module):
         self.second = conv(width, width, norm=norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = F.relu_(self.second(F.relu_(self.first(x))).add_(x))
-        return out
+        return active(self.second, active(self.first, x), onto=x)
 
 
 class UNet(nn.Module):
@@ -58,7 +60,7 @@ class UNet(nn.Module):
         self, seen: Callable[[], Tensor], parts: Sequence[Sequence[slice]], summary: Tensor | None = None
     ) -> Tensor:
         """seen: makes the input, so that nobody holds it once it has entered. parts: what levels make, see `made`."""
-        x: Tensor = F.relu_(self.enter(seen()))
+        x: Tensor = active(self.enter, seen())
         skips = []
         for block, down in zip(self.encode, self.down, strict=False):
             x = block(x)

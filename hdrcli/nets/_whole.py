@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hdrcli.batch import Check
 from hdrcli.errors import WrongStateError
-from hdrcli.nets._quick import single
+from hdrcli.nets._quick import mean_of, single
 from hdrcli.network import Context
 from hdrcli.tiling import Span, Tiling, Windows, spans
 
@@ -34,12 +34,12 @@ class Statistic(nn.Module):
         return facts.statistic(self, x)
 
     def measured(self, x: Tensor) -> Tensor:
-        x = single(x)
-        rows = [x.mean(dim=(2, 3))]
+        rows = [mean_of(single, x)]
         if self.beside == "variance":  # in two passes: as accurate as torch.var_mean, and faster
-            rows.append((x - rows[0][:, :, None, None]).square().mean(dim=(2, 3)))
+            mean = rows[0][:, :, None, None]
+            rows.append(mean_of(lambda band: (single(band) - mean).square(), x))
         elif self.beside == "largest":
-            rows.append(x.amax(dim=(2, 3)))
+            rows.append(single(x.amax(dim=(2, 3))))
         return torch.stack(rows, dim=1)
 
     def merged(self, counts: Sequence[int], parts: Sequence[Tensor]) -> Tensor:

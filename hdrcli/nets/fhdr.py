@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hdrcli.errors import WeightsError
+from hdrcli.nets._fused import active
 from hdrcli.nets._joined import JoinedConv2d
 from hdrcli.nets._torch_checkpoint import import_arrays
 from hdrcli.nets.hdrcnn import inverse_camera_curve
@@ -64,15 +64,15 @@ class FHDR(Network):
         return [self._reconstruct(refined, image) for refined in self._refine(image)]
 
     def _refine(self, image: Tensor) -> Iterator[Tensor]:
-        shallow = F.relu(self.extract1(2 * image - 1))
-        features = F.relu(self.extract2(shallow))
+        shallow = active(self.extract1, 2 * image - 1)
+        features = active(self.extract2, shallow)
         memory: list[Tensor] | None = None
         for _ in range(self.iterations):
             refined, memory = self.feedback(features, memory)
             yield refined + shallow
 
     def _reconstruct(self, refined: Tensor, image: Tensor) -> Tensor:
-        picture = self.reconstruct2(F.relu(self.reconstruct1(refined)))
+        picture = self.reconstruct2(active(self.reconstruct1, refined))
         if self.skip:
             light = inverse_camera_curve(image) * (2 / self.peak) - 1
             picture = picture + torch.atanh(light.clamp(min=_DARKEST - 1, max=1 - _DARKEST))
@@ -99,7 +99,7 @@ class _Feedback(nn.Module):
         for index, block in enumerate(self.blocks):
             x = block(x, others[index] if others else x)
             given.append(x.detach())
-        out = F.relu(self.fuse(x))
+        out = active(self.fuse, x)
         return out, [out.detach(), *given]
 
 
@@ -119,7 +119,7 @@ class _DenseBlock(nn.Module):
     def forward(self, x: Tensor, memory: Tensor) -> Tensor:
         parts = [self.merge([x, memory])]
         for layer in self.dense:
-            parts.append(F.relu_(layer(parts)))
+            parts.append(layer(parts, 0.0))
         fused: Tensor = self.fuse(parts)
         return fused
 

@@ -26,7 +26,9 @@ from torch import Tensor, nn
 
 from hdrcli.batch import Check, go_on
 from hdrcli.nets import _tone
+from hdrcli.nets._fused import convolved
 from hdrcli.nets._joined import JoinedConv2d
+from hdrcli.nets._quick import by_bands
 from hdrcli.nets._torch_checkpoint import import_arrays
 from hdrcli.nets._whole import Facts, Located, Statistic, Survey, TileFacts, name_statistics
 from hdrcli.nets.lumenraw import encode
@@ -184,10 +186,12 @@ class _Conv(nn.Module):
         self.active = active
 
     def forward(self, parts: Iterable[Tensor], facts: Facts) -> Tensor:
-        x: Tensor = self.conv(parts)
-        if self.norm is not None:
-            x = self.norm(x, facts)
-        return F.leaky_relu_(x, 0.2) if self.active else x
+        slope = 0.2 if self.active else None
+        if self.norm is None:
+            x: Tensor = self.conv(parts, slope)
+            return x
+        x = self.norm(self.conv(parts), facts)
+        return x if slope is None else F.leaky_relu_(x, slope)
 
 
 class _Pair(nn.Module):
@@ -268,7 +272,7 @@ class _Branch(nn.Module):
     def forward(self, x: Tensor, facts: Facts) -> Tensor:
         x = self.enter([x], facts)
         level = self.level(self.mean(x, facts)[:, 0])[:, :, None, None]
-        x = x * torch.sigmoid(self.light(x)) * level
+        x = x * torch.sigmoid(convolved(self.light, x, self.light.weight, None)) * level
         mean, variance = self.moments(x, facts).unbind(1)
         variance = variance * (1 + 1 / (facts.count(x) - 1))  # of a sample: one degree of freedom less
         mean, variance = (row[:, :, None, None].to(x.dtype) for row in (mean, variance))
@@ -288,7 +292,11 @@ class _InstanceNorm(nn.Module):
         mean, variance = self.moments(x, facts).unbind(1)
         scale = self.weight / torch.sqrt(variance + 1e-5)
         shift = self.bias - mean * scale
-        return (x * scale[:, :, None, None]).add_(shift[:, :, None, None]).to(x.dtype)
+        return by_bands(partial(_scaled, scale=scale[:, :, None, None], shift=shift[:, :, None, None]), x)
+
+
+def _scaled(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    return (x * scale).add_(shift).to(x.dtype)
 
 
 class _Eca(nn.Module):

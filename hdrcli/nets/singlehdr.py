@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from hdrcli.errors import UsageError, WeightsError
 from hdrcli.nets._autoencoder import REACH, Autoencoder, NearestUp, highlight_mask, published_layers
+from hdrcli.nets._fused import ActiveConvs, NormedConv2d, active
 from hdrcli.nets._joined import JoinedConv2d
-from hdrcli.nets._quick import NormedConv2d
 from hdrcli.nets._tf import double_bilinear, max_pool_same, same_pad, sobel_edges
 from hdrcli.nets._tf_checkpoint import bundle_prefix, by_name, fit, read_bundle
 from hdrcli.network import Context, NetSpec, Network, StateDict
@@ -119,11 +119,12 @@ class _Up(nn.Module):
         self.after = JoinedConv2d(2 * outputs, outputs, 3, padding=1)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        return F.leaky_relu_(self.after((self.before(double_bilinear(x)), skip)), LEAK)
+        joined: Tensor = self.after((self.before(double_bilinear(x)), skip), LEAK)
+        return joined
 
 
-def _leaky_conv(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2), nn.LeakyReLU(LEAK, inplace=True))
+def _leaky_conv(inputs: int, outputs: int, kernel: int) -> ActiveConvs:
+    return ActiveConvs(nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2), nn.LeakyReLU(LEAK, inplace=True))
 
 
 class CurveFeatures(nn.Module):
@@ -158,7 +159,7 @@ class Bottleneck(nn.Module):
         self.shortcut = _conv_norm(inputs, 4 * inner, 1, stride) if project else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        inner = F.relu(self.middle(F.relu(self.reduce(x))))
+        inner = active(self.middle, active(self.reduce, x))
         return F.relu(self.shortcut(x) + self.expand(inner))
 
 

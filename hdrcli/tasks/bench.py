@@ -1,11 +1,13 @@
 """bench: how fast networks run here, beside what this machine can do at most."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from torch.utils.flop_counter import FlopCounterMode
+import torch
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from hdrcli import cards, infer, memory, nets, zoo
 from hdrcli.color import Float32
@@ -16,6 +18,16 @@ from hdrcli.network import Network
 from hdrcli.precision import ceiling, fastest
 
 _ROUNDS = 3
+
+
+def _operations(x: list[int], weight: list[int], *_: object, out_shape: list[int], **__: object) -> int:
+    return conv_flop_count(x, weight, out_shape)
+
+
+_OPERATIONS: dict[Any, Callable[..., int]] = {  # of fused convolutions, which torch does not count by itself
+    torch.ops.mkldnn._convolution_pointwise: _operations,
+    torch.ops.mkldnn._convolution_pointwise_: lambda onto, *shapes, **named: _operations(*shapes, **named),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +72,7 @@ def measured(name: str, network: Network, megapixels: float, compute: Compute, c
     needed = memory.peak(lambda: infer.run(network, planes, compute))
     with one_thread():  # what counts operations sees those of its own thread alone
         infer.describe(compute, network)  # tries it, where that is new
-        with FlopCounterMode(display=False) as counter:
+        with FlopCounterMode(display=False, custom_mapping=_OPERATIONS) as counter:
             tiles = infer.run(network, planes, compute).tiles
     with memory.kept():  # as commands do for a batch
         seconds = fastest(lambda: infer.run(network, planes, compute), _ROUNDS, device)

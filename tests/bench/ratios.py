@@ -21,8 +21,8 @@ from torch.nn import Conv2d, Sequential
 from torch.utils.flop_counter import FlopCounterMode
 
 from hdrcli import infer, memory, nets
+from hdrcli.nets._fused import NormedConv2d
 from hdrcli.nets._joined import JoinedConv2d
-from hdrcli.nets._quick import NormedConv2d
 from hdrcli.network import Network
 from hdrcli.precision import ceiling, reduced
 
