@@ -25,15 +25,16 @@ from hdrcli.color import srgb_encode
 from hdrcli.errors import WriteError
 from hdrcli.files import atomic_write
 from hdrcli.lanes import one_thread
-from hdrcli.network import Network
+from hdrcli.network import Context, Network
 from hdrcli.precision import reduced
-from hdrcli.tiling import pad
+from hdrcli.tiling import everything, pad
 
 LEAST_GAIN = 1.1
 MOST_STOPS = 0.02
 LEAST_ALIKE = 0.99
 
 _SIDE = 256  # of the picture that is tried
+_SIDES = 256, 512  # of the tiles whose memory is measured
 _RUNS = 5
 _DARKEST = 1e-3  # light below which stops are not counted
 
@@ -86,14 +87,7 @@ def tried(network: Network, device: torch.device) -> Verdict:
     """
     now = process_time if device.type == "cpu" else perf_counter
     candidate = "fp16" if device.type == "mps" else "bf16"
-    picture = _picture(network.planes).to(device)
-    image, part = (pad(picture[:, :, :side, :side], network.tiling) for side in (_SIDE, _SIDE // 2))
-
-    def needed(precision: str) -> float:
-        """For each pixel, without what any picture takes."""
-        way = partial(reduced, device, precision)
-        large, small = (memory.peak(partial(network.whole, seen, way)) for seen in (image, part))
-        return (large - small) / (image[0, 0].numel() - part[0, 0].numel())
+    image = pad(_picture(network.planes, _SIDE).to(device), network.tiling)
 
     outputs: dict[str, Tensor] = {}
     seconds = dict.fromkeys(("fp32", candidate), float("inf"))
@@ -107,14 +101,28 @@ def tried(network: Network, device: torch.device) -> Verdict:
     levels = [np.round(255 * srgb_encode(np.clip(output, 0, 1))) for output in (exact, near)]
     alike = float(np.mean(np.abs(levels[0] - levels[1]) <= 1))
     good = gain >= LEAST_GAIN and stops <= MOST_STOPS and alike >= LEAST_ALIKE
-    return Verdict(candidate if good else "fp32", gain, stops, alike, *map(needed, seconds))
+    needed = (_bytes_of_pixel(network, device, precision) for precision in seconds)
+    return Verdict(candidate if good else "fp32", gain, stops, alike, *needed)
 
 
-def _picture(planes: int) -> Tensor:
-    """(1, planes, 256, 256) in [0, 1]: soft shapes with colour and grain, some of them clipped."""
+def _bytes_of_pixel(network: Network, device: torch.device, precision: str) -> float:
+    """What a tile, its window among it, takes for each pixel, without what any tile takes."""
+    tiles = [pad(_picture(network.planes, side).to(device), network.tiling) for side in _SIDES]
+    contexts = [network.prepare(tile) for tile in tiles]
+
+    def work(tile: Tensor, context: Context) -> Tensor:
+        with reduced(device, precision):
+            return network.part(tile.clone(), context, everything(tile))
+
+    small, large = (memory.peak(partial(work, *pair)) for pair in zip(tiles, contexts, strict=True))
+    return (large - small) / (tiles[1][0, 0].numel() - tiles[0][0, 0].numel())
+
+
+def _picture(planes: int, side: int) -> Tensor:
+    """(1, planes, side, side) in [0, 1]: soft shapes with colour and grain, some of them clipped."""
     random = torch.Generator().manual_seed(0)
     shapes = torch.rand(1, 1, 6, 6, generator=random) + 0.2 * torch.rand(1, planes, 6, 6, generator=random)
-    picture = F.interpolate(1.2 * shapes - 0.2, size=(_SIDE, _SIDE), mode="bilinear")
+    picture = F.interpolate(1.2 * shapes - 0.2, size=(side, side), mode="bilinear")
     picture += 0.02 * torch.randn(picture.shape, generator=random)
     return picture.clamp(0, 1)
 

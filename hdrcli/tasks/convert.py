@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from hdrcli import codecs, files, infer, zoo
+from hdrcli import codecs, files, infer, memory, zoo
 from hdrcli.batch import Check, Outcome, failure
 from hdrcli.codecs import WriteOptions
 from hdrcli.errors import HdrError
@@ -87,11 +87,16 @@ class Conversion:
     def process(self, job: Job, decoded: Any, check: Check) -> Made:
         """The picture through the network."""
         try:
-            return self.way.make(decoded, check)
+            made = self.way.make(decoded, check)
         except RuntimeError as error:
             if not infer.is_for_memory(error):
                 raise
             raise MemoryError from error
+        if codecs.ULTRA_HDR not in self.formats:
+            made = made._replace(partner=None)  # nobody needs it any more
+        if made.image.samples.size > infer.LARGE:
+            memory.give_back()
+        return made
 
     def encode(self, job: Job, made: Made) -> list[Outcome]:
         """One outcome for each output."""
