@@ -24,7 +24,7 @@ from hdrcli.tiling import Kept, Padded, Tiling, run_tiled, spans, window_side
 SMALLEST_TILE = 64
 SHARE_OF_FREE = 0.6  # of the memory that is free
 LEAST_HALOS = 6  # in the side of a window, where memory allows it: in smaller ones halos take most of the time
-MOST_FOR_TILE = 256 << 20  # bytes; a larger one saves little: what halos cost less, fresh memory costs more
+MOST_FOR_TILE = 224 << 20  # bytes; a larger one saves little: what halos cost less, fresh memory costs more
 LARGE = 100_000_000  # numbers of a result, the finishing of which needs what tiles took
 
 heap.share()

@@ -22,6 +22,7 @@ KINDS: tuple[Kind, ...] = ("scenes",)
 LOSSES = ("light", "colour", "blotches", "slopes", "ssim")
 
 CROP = (256, 320)  # of each simulated shot
+LEAKING = 0.5  # of the sensors let light of neighbours leak into the greens
 
 
 def course(data: Data, recipe: Recipe, budget: loop.Budget, seed: int) -> Course:
@@ -49,6 +50,8 @@ def sample(sources: list[pool.Float16], rng: np.random.Generator) -> Sample:
     if rng.random() < simulate.DRAWN:
         scene = simulate.drawn_on(scene, rng)
     planes, target = simulate.mosaic(scene, rng)
+    if rng.random() < LEAKING:
+        planes = with_leaks(planes, rng)
     noise = noise_model(torch.from_numpy(planes)[None])[0]
     height, width = CROP[0] // 2, CROP[1] // 2
     top, left = (int(rng.integers(0, room + 1)) for room in (planes.shape[1] - height, planes.shape[2] - width))
@@ -58,6 +61,17 @@ def sample(sources: list[pool.Float16], rng: np.random.Generator) -> Sample:
         "target": np.ascontiguousarray(target.transpose(2, 0, 1)),
         "noise": noise,
     }
+
+
+def with_leaks(planes: Float32, rng: np.random.Generator) -> Float32:
+    """Light of neighbours that leaks into the two greens, a little more or less into one: a grid in strong colours.
+
+    planes: (4, h, w) B, Gr, R, Gb.
+    """
+    red, blue, both = rng.normal(0, 0.01, 3).astype(np.float32)
+    more = red * planes[2] + blue * planes[0] + both * (planes[1] + planes[3]) / 2
+    leaked: Float32 = planes + np.stack([np.zeros_like(more), more, np.zeros_like(more), -more])
+    return leaked
 
 
 def _jitter(scene: Float32, rng: np.random.Generator) -> Float32:
