@@ -272,11 +272,19 @@ class _Branch(nn.Module):
     def forward(self, x: Tensor, facts: Facts) -> Tensor:
         x = self.enter([x], facts)
         level = self.level(self.mean(x, facts)[:, 0])[:, :, None, None]
-        x = x * torch.sigmoid(convolved(self.light, x, self.light.weight, None)) * level
+        x = by_bands(partial(_lit, level=level), x, convolved(self.light, x, self.light.weight, None))
         mean, variance = self.moments(x, facts).unbind(1)
         variance = variance * (1 + 1 / (facts.count(x) - 1))  # of a sample: one degree of freedom less
         mean, variance = (row[:, :, None, None].to(x.dtype) for row in (mean, variance))
-        return x * torch.sigmoid((x - mean) ** 2 / (4 * (variance + 1e-4)) + 0.5)
+        return by_bands(partial(_attended, mean=mean, variance=variance), x)
+
+
+def _lit(x: Tensor, light: Tensor, level: Tensor) -> Tensor:
+    return x * torch.sigmoid(light) * level
+
+
+def _attended(x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+    return x * torch.sigmoid((x - mean) ** 2 / (4 * (variance + 1e-4)) + 0.5)
 
 
 class _InstanceNorm(nn.Module):
