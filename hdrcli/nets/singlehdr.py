@@ -15,6 +15,7 @@ from hdrcli.errors import UsageError, WeightsError
 from hdrcli.nets._autoencoder import REACH, Autoencoder, NearestUp, highlight_mask, published_layers
 from hdrcli.nets._fused import ActiveConvs, NormedConv2d, active
 from hdrcli.nets._joined import JoinedConv2d
+from hdrcli.nets._quick import by_bands, cast
 from hdrcli.nets._tf import double_bilinear, max_pool_same, same_pad, sobel_edges
 from hdrcli.nets._tf_checkpoint import bundle_prefix, by_name, fit, read_bundle
 from hdrcli.network import Context, NetSpec, Network, StateDict
@@ -30,7 +31,7 @@ FEATURE_STEP = 8  # input pixels from one position of the features to the next
 U_NET_REACH = 131  # pixels from an output to the furthest input that it depends on
 FEATURE_REACH = 30  # the same, from the nearest of the pixels of a position
 SOBEL_REACH = 1
-PREPARE_TILING = Tiling(multiple_of=16, halo=U_NET_REACH + FEATURE_REACH + SOBEL_REACH, tile=512)
+PREPARE_TILING = Tiling(multiple_of=16, halo=U_NET_REACH + FEATURE_REACH + SOBEL_REACH, tile=768)
 SLIM_NORM_EPS = 1e-3
 
 
@@ -63,7 +64,8 @@ class SingleHdr(Network):
         parts = []
         for row, column in product(rows, columns):
             tile = self.dequantize(image[:, :, row.window, column.window])
-            features = self.features(curve_evidence(tile))[:, :, _feature_part(row), _feature_part(column)]
+            evidence = by_bands(_cast_evidence, tile, around=SOBEL_REACH)
+            features = self.features(evidence)[:, :, _feature_part(row), _feature_part(column)]
             parts.append(features.to(tile.dtype).sum((2, 3)))
         positions = image.shape[2] * image.shape[3] / FEATURE_STEP**2
         return {"curve": self.response(torch.stack(parts).sum(dim=0) / positions)}
@@ -198,6 +200,10 @@ def curve_evidence(encoded: Tensor) -> Tensor:
     """What the curve is guessed from: (N, 3, H, W) in [0, 1] to (N, 102, H, W), itself, its edges, its histograms."""
     histograms = [soft_histogram(encoded, bins) for bins in HISTOGRAM_BINS]
     return torch.cat((encoded, sobel_edges(encoded), *histograms), 1)
+
+
+def _cast_evidence(encoded: Tensor) -> Tensor:
+    return cast(curve_evidence(encoded))
 
 
 def soft_histogram(image: Tensor, bins: int) -> Tensor:
