@@ -30,9 +30,10 @@ NETWORKS = ("fhdr", "hdrisp", "hdrcnn", "singlehdr", "lumen", "lumenraw")
 CPU = torch.device("cpu")
 
 
-def concatenated(layer: JoinedConv2d, parts: Iterable[Tensor]) -> Tensor:
+def concatenated(layer: JoinedConv2d, parts: Iterable[Tensor], slope: float | None = None) -> Tensor:
     """What JoinedConv2d spares: the concatenation is made."""
-    return Conv2d.forward(layer, torch.cat(list(parts), dim=1))
+    joined = Conv2d.forward(layer, torch.cat(list(parts), dim=1))
+    return joined if slope is None else F.leaky_relu(joined, slope)
 
 
 def plainly() -> None:
@@ -40,6 +41,8 @@ def plainly() -> None:
     torch.set_num_threads(1)
     patch.object(JoinedConv2d, "forward", concatenated).start()
     patch.object(NormedConv2d, "forward", Sequential.forward).start()
+    patch.object(NormedConv2d, "folded", lambda layer: None).start()
+    patch("hdrcli.nets._quick._whole", lambda picture: True).start()
     patch.object(F, "relu_", F.relu).start()
     patch.object(F, "leaky_relu_", F.leaky_relu).start()
     patch("hdrcli.nets.lumenraw.asinh", torch.asinh).start()
