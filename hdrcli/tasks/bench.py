@@ -24,10 +24,14 @@ def _operations(x: list[int], weight: list[int], *_: object, out_shape: list[int
     return conv_flop_count(x, weight, out_shape)
 
 
-_OPERATIONS: dict[Any, Callable[..., int]] = {  # of fused convolutions, which torch does not count by itself
-    torch.ops.mkldnn._convolution_pointwise: _operations,
-    torch.ops.mkldnn._convolution_pointwise_: lambda onto, *shapes, **named: _operations(*shapes, **named),
-}
+def _fused() -> dict[Any, Callable[..., int]]:
+    """Operations of fused convolutions, which torch does not count by itself."""
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return {}
+    return {
+        torch.ops.mkldnn._convolution_pointwise: _operations,
+        torch.ops.mkldnn._convolution_pointwise_: lambda onto, *shapes, **named: _operations(*shapes, **named),
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +76,7 @@ def measured(name: str, network: Network, megapixels: float, compute: Compute, c
     needed = memory.peak(lambda: infer.run(network, planes, compute))
     with one_thread():  # what counts operations sees those of its own thread alone
         infer.describe(compute, network)  # tries it, where that is new
-        with FlopCounterMode(display=False, custom_mapping=_OPERATIONS) as counter:
+        with FlopCounterMode(display=False, custom_mapping=_fused()) as counter:
             tiles = infer.run(network, planes, compute).tiles
     with memory.kept():  # as commands do for a batch
         seconds = fastest(lambda: infer.run(network, planes, compute), _ROUNDS, device)
