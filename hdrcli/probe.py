@@ -7,7 +7,7 @@ it costs in accuracy depends on the weights. The precision chosen is the fastest
 import hashlib
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -101,21 +101,24 @@ def tried(network: Network, device: torch.device) -> Verdict:
     levels = [np.round(255 * srgb_encode(np.clip(output, 0, 1))) for output in (exact, near)]
     alike = float(np.mean(np.abs(levels[0] - levels[1]) <= 1))
     good = gain >= LEAST_GAIN and stops <= MOST_STOPS and alike >= LEAST_ALIKE
-    needed = (_bytes_of_pixel(network, device, precision) for precision in seconds)
-    return Verdict(candidate if good else "fp32", gain, stops, alike, *needed)
+    return Verdict(candidate if good else "fp32", gain, stops, alike, *_bytes_of_pixel(network, device, seconds))
 
 
-def _bytes_of_pixel(network: Network, device: torch.device, precision: str) -> float:
-    """What a tile, its window among it, takes for each pixel, without what any tile takes."""
+def _bytes_of_pixel(network: Network, device: torch.device, precisions: Iterable[str]) -> list[float]:
+    """What a tile, its window among it, takes for each pixel in each precision, without what any tile takes."""
     tiles = [pad(_picture(network.planes, side).to(device), network.tiling) for side in _SIDES]
     contexts = [network.prepare(tile) for tile in tiles]
+    more = tiles[1][0, 0].numel() - tiles[0][0, 0].numel()
 
-    def work(tile: Tensor, context: Context) -> Tensor:
+    def work(precision: str, tile: Tensor, context: Context) -> Tensor:
         with reduced(device, precision):
             return network.part(tile.clone(), context, everything(tile))
 
-    small, large = (memory.peak(partial(work, *pair)) for pair in zip(tiles, contexts, strict=True))
-    return (large - small) / (tiles[1][0, 0].numel() - tiles[0][0, 0].numel())
+    def needed(precision: str) -> float:
+        small, large = (memory.peak(partial(work, precision, *pair)) for pair in zip(tiles, contexts, strict=True))
+        return (large - small) / more
+
+    return [needed(precision) for precision in precisions]
 
 
 def _picture(planes: int, side: int) -> Tensor:

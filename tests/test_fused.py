@@ -46,7 +46,7 @@ def test_fused_convolutions(size: int, mode: str, side: int, layout: str, slope:
     onto = other.bfloat16().contiguous(memory_format=torch.channels_last) if added else None
     with torch.autocast("cpu", torch.bfloat16):
         x = x.contiguous(memory_format=LAYOUTS[layout])
-        found = convolved(layer, x, layer.weight, layer.bias, onto=onto, slope=slope)
+        found = convolved(layer, x, onto=onto, slope=slope)
     assert found.dtype == torch.bfloat16
     _close(found, expected)
 

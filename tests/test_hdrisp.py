@@ -273,10 +273,9 @@ def test_half_precision_is_close(network: HdrIsp) -> None:
     context = network.prepare(image)
     with torch.autocast("cpu", torch.bfloat16):
         found = network(image, context)
-    error = (found.float() - network.whole(image)).abs()
-    print(f"bfloat16 differs by {float(error.mean()):.1e}, at most {float(error.max()):.1e}")
-    assert error.mean() <= 0.008
-    assert error.max() <= 0.06
+    worst = float((found.float() - network.whole(image)).abs().max())
+    print(f"bfloat16 differs by {worst:.1e}")
+    assert worst <= 0.05
 
 
 def test_import_is_strict(tmp_path: Path, published_file: Path) -> None:

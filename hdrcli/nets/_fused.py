@@ -24,23 +24,17 @@ class NormedConv2d(nn.Sequential):
     def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
         super().__init__(conv, norm)
 
-    def forward(self, x: Tensor) -> Tensor:
-        conv, norm = self
-        assert isinstance(conv, nn.Conv2d)
-        folded = self.folded()
-        normed: Tensor = convolved(conv, x, *folded) if folded else norm(conv(x))
-        return normed
-
-    def folded(self) -> tuple[Tensor, Tensor] | None:
-        """Weight and bias of both layers in one, None in training."""
+    def forward(self, x: Tensor, *, onto: Tensor | None = None, slope: float | None = None) -> Tensor:
+        """onto, slope: as those of `convolved`."""
         conv, norm = self
         assert isinstance(conv, nn.Conv2d)
         assert isinstance(norm, nn.BatchNorm2d)
         if norm.training or norm.running_mean is None or norm.running_var is None:
-            return None
+            return activated(norm(conv(x)), onto, slope)
         scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
         mean = norm.running_mean if conv.bias is None else norm.running_mean - conv.bias
-        return conv.weight * scale[:, None, None, None], norm.bias - mean * scale
+        weights = conv.weight * scale[:, None, None, None], norm.bias - mean * scale
+        return convolved(conv, x, weights, onto=onto, slope=slope)
 
 
 class ActiveConvs(nn.Sequential):
@@ -58,34 +52,29 @@ def active(layer: nn.Module, x: Tensor, *, slope: float = 0.0, onto: Tensor | No
 
     layer: a Conv2d or a NormedConv2d. slope: of the leaky ReLU below zero; without one it is a ReLU.
     """
-    if isinstance(layer, nn.Conv2d):
-        return convolved(layer, x, layer.weight, layer.bias, onto=onto, slope=slope)
-    assert isinstance(layer, NormedConv2d)
-    conv = layer[0]
-    assert isinstance(conv, nn.Conv2d)
-    folded = layer.folded()
-    if folded is None:
-        return _activated(layer(x), onto, slope)
-    return convolved(conv, x, *folded, onto=onto, slope=slope)
+    if isinstance(layer, NormedConv2d):
+        normed: Tensor = layer(x, onto=onto, slope=slope)
+        return normed
+    assert isinstance(layer, nn.Conv2d)
+    return convolved(layer, x, onto=onto, slope=slope)
 
 
 def convolved(
     conv: nn.Conv2d,
     x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
+    weights: tuple[Tensor, Tensor | None] | None = None,
     *,
     onto: Tensor | None = None,
     slope: float | None = None,
 ) -> Tensor:
-    """`active` of a convolution like `conv` with other weights; without a slope nothing follows the sum.
+    """`active` of a convolution; without a slope nothing follows the sum. weights: weight and bias in place of its own.
 
     In bf16 on a CPU the sum and the ReLU are part of the convolution, so that nobody goes over the picture again.
     """
+    weight, bias = weights or (conv.weight, conv.bias)
     if not (_fuses(x) and (onto is None or _takes_more(onto))):
-        return _activated(conv._conv_forward(x, weight, bias), onto, slope)
-    weights = cast(weight), None if bias is None else cast(bias)
-    fused = partial(_fused, conv, *weights, slope)
+        return activated(conv._conv_forward(x, weight, bias), onto, slope)
+    fused = partial(_fused, conv, cast(weight), None if bias is None else cast(bias), slope)
     padding = conv.padding
     assert not isinstance(padding, str)
     if conv.padding_mode == "zeros":
@@ -139,7 +128,8 @@ def _reflected(
     return whole
 
 
-def _activated(x: Tensor, onto: Tensor | None, slope: float | None) -> Tensor:
+def activated(x: Tensor, onto: Tensor | None, slope: float | None) -> Tensor:
+    """leaky_relu(x + onto) by torch's own operators; x may be overwritten."""
     x = x if onto is None else x.add_(onto)
     return x if slope is None else F.leaky_relu_(x, slope) if slope else F.relu_(x)
 

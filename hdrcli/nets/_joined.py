@@ -20,8 +20,8 @@ class JoinedConv2d(nn.Conv2d):
         for part in parts:
             end = start + part.shape[1]
             last = end == self.in_channels
-            weight, bias = self.weight[:, start:end], self.bias if start == 0 else None
-            total = convolved(self, part, weight, bias, onto=total, slope=slope if last else None)
+            weights = self.weight[:, start:end], self.bias if start == 0 else None
+            total = convolved(self, part, weights, onto=total, slope=slope if last else None)
             start = end
         if total is None or start != self.in_channels:
             raise ValueError(f"the parts have {start} channels together instead of {self.in_channels}")

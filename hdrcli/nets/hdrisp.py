@@ -272,7 +272,7 @@ class _Branch(nn.Module):
     def forward(self, x: Tensor, facts: Facts) -> Tensor:
         x = self.enter([x], facts)
         level = self.level(self.mean(x, facts)[:, 0])[:, :, None, None]
-        x = by_bands(partial(_lit, level=level), x, convolved(self.light, x, self.light.weight, None))
+        x = by_bands(partial(_lit, level=level), x, convolved(self.light, x))
         mean, variance = self.moments(x, facts).unbind(1)
         variance = variance * (1 + 1 / (facts.count(x) - 1))  # of a sample: one degree of freedom less
         mean, variance = (row[:, :, None, None].to(x.dtype) for row in (mean, variance))

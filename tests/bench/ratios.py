@@ -21,7 +21,7 @@ from torch.nn import Conv2d, Sequential
 from torch.utils.flop_counter import FlopCounterMode
 
 from hdrcli import infer, memory, nets
-from hdrcli.nets._fused import NormedConv2d
+from hdrcli.nets._fused import NormedConv2d, activated
 from hdrcli.nets._joined import JoinedConv2d
 from hdrcli.network import Network
 from hdrcli.precision import ceiling, reduced
@@ -32,16 +32,19 @@ CPU = torch.device("cpu")
 
 def concatenated(layer: JoinedConv2d, parts: Iterable[Tensor], slope: float | None = None) -> Tensor:
     """What JoinedConv2d spares: the concatenation is made."""
-    joined = Conv2d.forward(layer, torch.cat(list(parts), dim=1))
-    return joined if slope is None else F.leaky_relu(joined, slope)
+    return activated(Conv2d.forward(layer, torch.cat(list(parts), dim=1)), None, slope)
+
+
+def apart(layer: NormedConv2d, x: Tensor, *, onto: Tensor | None = None, slope: float | None = None) -> Tensor:
+    """What NormedConv2d spares: the normalisation is made."""
+    return activated(Sequential.forward(layer, x), onto, slope)
 
 
 def plainly() -> None:
     """Makes this process one of plain ports."""
     torch.set_num_threads(1)
     patch.object(JoinedConv2d, "forward", concatenated).start()
-    patch.object(NormedConv2d, "forward", Sequential.forward).start()
-    patch.object(NormedConv2d, "folded", lambda layer: None).start()
+    patch.object(NormedConv2d, "forward", apart).start()
     patch("hdrcli.nets._quick._whole", lambda picture: True).start()
     patch.object(F, "relu_", F.relu).start()
     patch.object(F, "leaky_relu_", F.leaky_relu).start()
