@@ -38,10 +38,36 @@ def test_the_code_has_an_inverse() -> None:
 
 
 def test_an_untrained_network_is_a_plain_demosaic() -> None:
-    planes = torch.rand(1, 4, 16, 24)
+    y, x = torch.meshgrid(torch.arange(32.0), torch.arange(48.0), indexing="ij")
+    planes = _packed(0.4 + 0.002 * y + 0.001 * x)
     with torch.inference_mode():
         output = LumenRaw(**lumenraw.SPEC.tiny).eval().whole(planes)
-    assert torch.allclose(output, F.pixel_shuffle(lumenraw.demosaic(planes), 2), rtol=1e-4, atol=1e-5)
+    error = (output - F.pixel_shuffle(lumenraw.demosaic(planes), 2))[..., 8:-8, 8:-8].abs().max()
+    assert error < 1e-5, f"off by {error:.2g}"
+
+
+def test_there_is_no_grid_in_flat_surfaces() -> None:
+    torch.manual_seed(0)
+    network = LumenRaw(**lumenraw.SPEC.tiny).eval()
+    torch.nn.init.normal_(network.head.bias, std=0.01)
+    uneven = torch.tensor([0.05, 0.70, 0.9, 0.686]).view(1, 4, 1, 1).expand(1, 4, 24, 32)
+    with torch.inference_mode():
+        sites = F.pixel_unshuffle(network.whole(uneven)[:, :, 8:-8, 8:-8], 2)[0].view(3, 4, -1)
+    grid = (sites - sites.mean(dim=1, keepdim=True)).abs().max()
+    assert grid < 1e-4, f"sites of a flat surface differ by {grid:.2g}"
+
+
+def test_a_strong_grid_is_detail() -> None:
+    stripes = torch.tensor([0.2, 0.8, 0.2, 0.8]).view(1, 4, 1, 1).expand(1, 4, 16, 16)
+    change = (lumenraw.without_grid(stripes) - stripes).abs().max()
+    assert change <= 0.1001, f"changed by {change:.3f}"
+
+
+def test_slopes_are_no_grid() -> None:
+    y, x = torch.meshgrid(torch.arange(64.0), torch.arange(96.0), indexing="ij")
+    slope = F.pixel_unshuffle((0.2 + 0.004 * y + 0.003 * x)[None, None], 2)
+    change = (lumenraw.without_grid(slope) - slope)[..., 4:-4, 4:-4].abs().max()
+    assert change < 1e-6, f"a slope changes by {change:.2g}"
 
 
 @pytest.mark.parametrize(("a", "b"), [(2e-3, 1e-6), (1e-3, 1e-4), (0.0, 4e-4)])

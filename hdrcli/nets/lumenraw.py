@@ -25,6 +25,8 @@ _BLOCK = 8  # packed pixels
 _BAND = 32  # rows of blocks that are measured at a time
 _BINS = 12  # of brightness
 _QUIET = 0.3  # quantile of the blocks of one brightness that is taken for noise alone
+_GRID = 0.1  # in code values: a stronger grid is taken for detail
+_AROUND = 3  # blocks around a pixel that count, beside what the U-Net sees: for the demosaic, and twice for a grid
 _BLUE, _GR, _RED, _GB = range(4)
 
 
@@ -36,7 +38,7 @@ class LumenRaw(Network):
     def __init__(self, widths: Sequence[int] = (32, 48, 96, 128)) -> None:
         super().__init__()
         lattice = 2 ** (len(widths) - 1)
-        self.tiling = Tiling(multiple_of=lattice, halo=reach(len(widths)) + 2, scale=2, tile=768, minimum=lattice)
+        self.tiling = Tiling(multiple_of=lattice, halo=reach(len(widths)) + 2 + 2, scale=2, tile=768, minimum=lattice)
         self.unet = UNet(4 + 3, widths)
         self.head = nn.Conv2d(widths[0], 12, 3, padding=1)
         for parameter in self.head.parameters():
@@ -52,13 +54,13 @@ class LumenRaw(Network):
         def seen() -> Tensor:
             return by_bands(partial(_seen, noise=context["noise"]), tile, around=1)
 
-        parts = made(tile.shape[2:], kept, len(self.unet.encode))
-        correction = self.head(self.unet(seen, parts))
         around = [
-            slice(max(span.start - 1, 0), min(span.stop + 1, side))  # what is demosaiced
+            slice(max(span.start - _AROUND, 0), min(span.stop + _AROUND, side))
             for span, side in zip(kept, tile.shape[2:], strict=True)
         ]
-        picture = by_bands(_corrected, tile[:, :, *around], correction[:, :, *map(within, around, parts[0])], around=1)
+        parts = made(tile.shape[2:], around, len(self.unet.encode))
+        correction = self.head(self.unet(seen, parts))[:, :, *map(within, around, parts[0])]
+        picture = by_bands(_corrected, tile[:, :, *around], correction, around=_AROUND)
         return kept_of(picture, (within(kept[0], around[0]), within(kept[1], around[1])), 2)
 
 
@@ -70,7 +72,32 @@ def _seen(planes: Tensor, noise: Tensor) -> Tensor:
 def _corrected(planes: Tensor, correction: Tensor) -> Tensor:
     """(N, 4, h, w) planes demosaiced, and then changed by (N, 12, h, w) in code values, to (N, 3, 2h, 2w)."""
     colours = zip(demosaic(planes).chunk(3, dim=1), correction.float().chunk(3, dim=1), strict=True)
-    return F.pixel_shuffle(torch.cat([decode(encode(before) + change) for before, change in colours], dim=1), 2)
+    parts = [decode(without_grid(encode(before) + change)) for before, change in colours]
+    return F.pixel_shuffle(torch.cat(parts, dim=1), 2)
+
+
+def without_grid(codes: Tensor) -> Tensor:
+    """(N, 4, h, w) code values of one colour at the four sites of a block, less a grid of two pixels.
+
+    Light that leaks into one of the greens makes one, and a U-Net makes one of colours stronger than those it learned
+    from. It is what sites differ by over 3x3 blocks beside the slope of light, up to 0.1.
+    """
+    a, b, c, d = codes.chunk(4, dim=1)
+    top, bottom, left, crossed = a + b, c + d, a + c, a - b - c + d
+    level = top + bottom
+    across = 2 * left - level + _slope(level, 3)
+    down = top - bottom + _slope(level, 2)
+    grid = _mean_of_9(torch.cat([across, down, crossed], dim=1)).div_(4).clamp_(-_GRID, _GRID)
+    across, down, crossed = grid.chunk(3, dim=1)
+    both, either = across + down, across - down
+    return torch.cat([a - both - crossed, b + either + crossed, c - either + crossed, d + both - crossed], dim=1)
+
+
+def _slope(level: Tensor, axis: int) -> Tensor:
+    """How much more the far half of a block has than the near one where light only slopes; level: sums of four."""
+    count = level.shape[axis]
+    padded = F.pad(level, (1, 1, 0, 0) if axis == 3 else (0, 0, 1, 1), mode="replicate")
+    return (padded.narrow(axis, 2, count) - padded.narrow(axis, 0, count)) / 8
 
 
 def encode(light: Tensor) -> Tensor:
@@ -163,9 +190,14 @@ def _fit(light: Tensor, deviation: Tensor) -> Tensor:
 def noise_map(planes: Tensor, noise: Tensor) -> Tensor:
     """The expected noise of each packed pixel in the code domain, on a logarithmic scale; (N, 3, h, w)."""
     light = torch.stack([planes[:, _RED], (planes[:, _GB] + planes[:, _GR]) / 2, planes[:, _BLUE]], dim=1)
-    light = _mean_of_3(_mean_of_3(F.pad(light, (1, 1, 1, 1), mode="replicate"), 2), 3).clamp_(min=0)
+    light = _mean_of_9(light).clamp_(min=0)
     sigma = torch.sqrt(noise[:, :, 0, None, None] * light + noise[:, :, 1, None, None])
     return torch.log2(sigma * 5 / torch.sqrt(1 + (20 * light) ** 2) + 1e-4) / 8 + 0.75
+
+
+def _mean_of_9(x: Tensor) -> Tensor:
+    """Of neighbours, the outermost pixels repeated beyond the edges."""
+    return _mean_of_3(_mean_of_3(F.pad(x, (1, 1, 1, 1), mode="replicate"), 2), 3)
 
 
 def _mean_of_3(x: Tensor, axis: int) -> Tensor:
