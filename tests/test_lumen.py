@@ -30,7 +30,7 @@ def test_any_coefficients_give_a_curve_that_rises_from_0_to_1(network: Lumen, se
     assert torch.allclose(curve[:, [0, -1]], torch.tensor([[0.0, 1.0]]), atol=1e-5)
 
 
-def test_unclipped_channels_follow_the_curve_exactly(network: Lumen) -> None:
+def test_unclipped_channels_follow_the_curve_exactly_unless_they_are_evened_out(network: Lumen) -> None:
     torch.manual_seed(1)
     image = torch.rand(1, 3, 64, 96)
     image[:, :, 20:40, 30:60] = 1.0
@@ -41,9 +41,11 @@ def test_unclipped_channels_follow_the_curve_exactly(network: Lumen) -> None:
     linear = lumen.linearise(image, context["curve"])
     clipped = 255 * image > 249.5
     near = F.max_pool2d(clipped.float(), 25, stride=1, padding=12) > 0
-    exact = ~clipped & (~near | (255 * image < 219.5))
+    strong = 255 * image.amin(dim=1, keepdim=True) < 100
+    exact = ~clipped & (~near | (255 * image < 219.5)) & (strong | ~clipped.any(dim=1, keepdim=True))
     assert exact.sum() > 9000 and torch.equal(output[exact], linear[exact])
-    assert (output[clipped] >= linear[clipped]).all() and (output[clipped] > linear[clipped]).any()
+    full = image == 1.0
+    assert (output[full] >= linear[full]).all() and (output[full] > linear[full]).any()
 
 
 def test_a_speck_in_what_is_clipped_is_clipped_too_and_nowhere_else() -> None:
@@ -55,6 +57,25 @@ def test_a_speck_in_what_is_clipped_is_clipped_too_and_nowhere_else() -> None:
     expected = (image == 1.0).float()
     expected[:, 1, 13, 9] = 1.0
     assert torch.equal(found, expected)
+
+
+def test_specks_of_colour_in_what_is_clipped_are_evened_out() -> None:
+    torch.manual_seed(0)
+    codes = torch.ones(1, 3, 32, 32)
+    codes[:, 2] -= 0.05 * torch.rand(32, 32)  # blue falls short of clipping, pixel by pixel
+    clipped = lumen.clipping(codes)
+    light = torch.where(clipped > 0, 4.0, 0.9)
+    found = lumen.evened(light, codes, clipped)
+    before, after = (x[:, 2, 4:-4, 4:-4] / x[:, 0, 4:-4, 4:-4] for x in (light, found))
+    assert after.std() < before.std() / 4, f"blue differs by {after.std():.3f}, before by {before.std():.3f}"
+    assert torch.allclose(found.mean(dim=1), light.mean(dim=1), rtol=1e-5)
+
+
+def test_strong_colours_and_what_is_not_clipped_are_not_evened_out() -> None:
+    light = torch.rand(1, 3, 16, 16)
+    neon = torch.tensor([1.0, 0.9, 0.3]).view(1, 3, 1, 1).expand(1, 3, 16, 16)
+    assert torch.equal(lumen.evened(light, neon, (neon == 1).float()), light)
+    assert torch.equal(lumen.evened(light, light, torch.zeros_like(light)), light)
 
 
 def test_linearise_interpolates_between_codes() -> None:

@@ -105,10 +105,18 @@ def _made(length: int, kept: slice, levels: int) -> list[slice]:
 
 def reach(levels: int, *, smooth: bool = False) -> int:
     """How far an output pixel of a `UNet` with that many levels sees, in its input pixels."""
-    bottom: int = 2 ** (levels - 1)
-    at_level: int = sum(4 * 2**level for level in range(levels - 1))  # two residual blocks of two 3x3 convolutions
-    between: int = sum(2**level for level in range(1, levels)) if smooth else 0
-    return 1 + at_level + between + 3 * bottom - 1  # entry, blocks, interpolation, bottom block, the 2x2 lattices
+    return max(_sight(pixel, levels, smooth) for pixel in range(2 ** (levels - 1)))
+
+
+def _sight(pixel: int, levels: int, smooth: bool) -> int:
+    first = last = pixel
+    for _ in range(levels - 1):  # decoder: a block, then interpolation
+        first, last = first - 2, last + 2
+        first, last = ((first - 1) // 2, (last + 1) // 2) if smooth else (first // 2, last // 2)
+    first, last = first - 2, last + 2  # the bottom block
+    for _ in range(levels - 1):  # encoder: 2x2 pixels of the level above, then its block
+        first, last = 2 * first - 2, 2 * last + 1 + 2
+    return max(pixel - first, last - pixel) + 1  # the entry
 
 
 def conv(inputs: int, outputs: int, *, norm: bool, halving: bool = False) -> nn.Module:

@@ -2,8 +2,8 @@
 
 The curve is guessed from statistics of the whole picture (the idea of SingleHDR, Liu et al. 2020, and of "Radiometric
 calibration from a single image", Lin et al. 2004): histograms of colour, of gradients and of second differences by
-brightness. A U-Net then adds light in the channels that are clipped, specks within them included, and nowhere
-else.
+brightness. A U-Net then adds light in the channels that are clipped, specks within them included. Colours of pixels
+that are clipped in part are evened out unless they are strong. All other numbers are the curve's.
 """
 
 from collections.abc import Iterable, Sequence
@@ -31,6 +31,8 @@ _UNCLIPPED = 249.5 / 255
 _CELL = 4  # side, in pixels, of what is looked at for specks in clipped parts of a picture
 _MOST = 0.6  # of the neighbours of a speck are clipped
 _SPECKS = 30 / 5  # how far specks may lie below, in parts of the way from unclipped to clipped
+_STRONG, _PALE = 100 / 255, 160 / 255  # code of the darkest channel: a colour is kept, or evened out if it is clipped
+_AROUND = 4  # pixels over which colours are evened out, to either side
 _BAND = 16  # rows of the averaged picture that are made at a time
 _STUDIED = 512 * 384  # pixels of the picture whose statistics are taken; larger pictures are averaged down to it
 
@@ -46,9 +48,8 @@ class Lumen(Network):
     def __init__(self, widths: Sequence[int] = (32, 48, 64, 96), hidden: int = 512) -> None:
         super().__init__()
         lattice = 2 ** len(widths)  # the U-Net works at half resolution
-        self.tiling = Tiling(
-            multiple_of=lattice, halo=2 * reach(len(widths), smooth=True) + 3 + 2 * _CELL, tile=1024, minimum=lattice
-        )
+        halo = 2 * reach(len(widths), smooth=True) + 3 + 2 * _CELL + _AROUND
+        self.tiling = Tiling(multiple_of=lattice, halo=halo, tile=1024, minimum=lattice)
         self.estimator = CurveEstimator(hidden)
         self.summary = nn.Linear(FEATURES, SUMMARY)
         self.unet = UNet(9, widths, norm=True, summary=SUMMARY, halving=True, smooth=True)
@@ -78,19 +79,25 @@ class Lumen(Network):
 
     def part(self, tile: Tensor, context: Context, kept: Kept) -> Tensor:
         linear = by_bands(partial(linearise, curve=context["curve"]), tile)
-        if torch.compiler.is_compiling() or bool(tile.amax() > _UNCLIPPED):  # a compiled network has no branches
+        if _exceeds(tile, _UNCLIPPED):
             return self.relit(tile, linear, context["summary"], kept)
         return kept_of(linear, kept, 1)
 
     def relit(self, codes: Tensor, linear: Tensor, summary: Tensor, kept: Kept) -> Tensor:
         """`linear` light with more of it in the channels whose `codes` are clipped: what is kept of (N, 3, H, W)."""
         clipped = clipping(codes)
-        sides = [side // 2 for side in codes.shape[2:]]
-        halves = [halved(span) for span in kept]
-        parts = made(sides, halves, len(self.unet.encode))
+        sides = codes.shape[2:]
+        around = [
+            slice(max(span.start - _AROUND, 0), min(span.stop + _AROUND, side))
+            for span, side in zip(kept, sides, strict=True)
+        ]
+        halves = [halved(span) for span in around]
+        parts = made([side // 2 for side in sides], halves, len(self.unet.encode))
         x = self.head(self.unet(lambda: by_bands(_seen, codes, linear, clipped), parts, summary))
         raised = F.pixel_shuffle(x[:, :, *map(within, halves, parts[0])], 2)
-        return by_bands(_relit, kept_of(linear, kept, 1), kept_of(clipped, kept, 1), raised)
+        known = (kept_of(picture, (around[0], around[1]), 1) for picture in (codes, linear, clipped))
+        lit = by_bands(_relit, *known, raised, around=_AROUND)
+        return kept_of(lit, (within(kept[0], around[0]), within(kept[1], around[1])), 1)
 
 
 def _seen(codes: Tensor, linear: Tensor, clipped: Tensor) -> Tensor:
@@ -98,8 +105,40 @@ def _seen(codes: Tensor, linear: Tensor, clipped: Tensor) -> Tensor:
     return torch.cat([cast(x) for x in (codes, torch.log2(linear + 1 / 64).div_(6), clipped)], dim=1)
 
 
-def _relit(linear: Tensor, clipped: Tensor, raised: Tensor) -> Tensor:
-    return linear * F.softplus(raised.float()).clamp_(max=12).mul_(clipped).exp_()
+def _relit(codes: Tensor, linear: Tensor, clipped: Tensor, raised: Tensor) -> Tensor:
+    if not _exceeds(clipped, 0):
+        return linear
+    light = linear * F.softplus(raised.float()).clamp_(max=12).mul_(clipped).exp_()
+    return evened(light, codes, clipped).maximum(linear * clipped)
+
+
+def _exceeds(x: Tensor, limit: float) -> bool:
+    return torch.compiler.is_compiling() or bool(x.amax() > limit)  # a compiled network has no branches
+
+
+def evened(light: Tensor, codes: Tensor, clipped: Tensor) -> Tensor:
+    """(N, 3, H, W) light whose pixels have the colour of the 6x6 clipped pixels around them where they are clipped.
+
+    Noise and JPEG leave some channels just below clipping, pixel by pixel, which would show as coloured specks. Pixels
+    keep their mean, and strong colours stay. H and W are even.
+    """
+    light, clipped = light.contiguous(), clipped.to(light.dtype).contiguous()  # planes are quicker to work on
+    somewhere = reduce(torch.maximum, clipped.chunk(3, dim=1))
+    blocks = light * somewhere
+    blocks = blocks[:, :, ::2] + blocks[:, :, 1::2]
+    blocks = _sum_of_3(_sum_of_3(blocks[..., ::2] + blocks[..., 1::2], 2), 3)
+    colour = blocks / reduce(torch.add, blocks.chunk(3, dim=1)).clamp(min=1e-6)
+    darkest = reduce(torch.minimum, codes.chunk(3, dim=1))
+    pale = ((darkest - _STRONG) / (_PALE - _STRONG)).clamp(0, 1) * somewhere
+    total = reduce(torch.add, light.chunk(3, dim=1))
+    return torch.lerp(light, F.interpolate(colour, scale_factor=2.0) * total, pale)
+
+
+def _sum_of_3(x: Tensor, axis: int) -> Tensor:
+    """Of neighbours along an axis, nothing beyond the edges."""
+    count = x.shape[axis]
+    padded = F.pad(x, (1, 1, 0, 0) if axis == 3 else (0, 0, 1, 1))
+    return padded.narrow(axis, 0, count) + padded.narrow(axis, 1, count) + padded.narrow(axis, 2, count)
 
 
 class CurveEstimator(nn.Module):
