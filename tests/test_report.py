@@ -33,6 +33,7 @@ const pause = (time) => new Promise((done) => setTimeout(done, time));
 (async function () {
   const canvas = document.querySelector("canvas"), found = { exposures: {} };
   const slider = document.querySelector("#exposure input");
+  if (document.readyState !== "complete") await new Promise((done) => addEventListener("load", done));
   for (let tries = 0; tries < 50 && (await middle(canvas)).every((value) => value === 0); tries++) await pause(200);
   for (const stops of [0, -2, 2]) {
     slider.value = stops;
