@@ -49,8 +49,8 @@ def colour_change(hue: float, saturation: float) -> Float64:
 
 
 def recoloured(scene: Float32, rng: np.random.Generator) -> Float32:
-    """Hues turned far and saturation changed in one scene of two: strong colours, which panoramas have few of."""
-    if rng.random() < 0.5:
+    """Hues turned far and saturation changed in two scenes of three: strong colours, which panoramas have few of."""
+    if rng.random() < 1 / 3:
         return scene
     return _through(scene, colour_change(rng.normal(0, 60), rng.uniform(0.8, 2.0)))
 
