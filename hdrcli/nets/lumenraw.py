@@ -71,33 +71,29 @@ def _seen(planes: Tensor, noise: Tensor) -> Tensor:
 
 def _corrected(planes: Tensor, correction: Tensor) -> Tensor:
     """(N, 4, h, w) planes demosaiced, and then changed by (N, 12, h, w) in code values, to (N, 3, 2h, 2w)."""
-    colours = zip(demosaic(planes).chunk(3, dim=1), correction.float().chunk(3, dim=1), strict=True)
-    parts = [decode(without_grid(encode(before) + change)) for before, change in colours]
-    return F.pixel_shuffle(torch.cat(parts, dim=1), 2)
+    code = encode(demosaic(planes)).add_(correction)
+    return F.pixel_shuffle(decode(without_grid(code)), 2)
 
 
 def without_grid(codes: Tensor) -> Tensor:
-    """(N, 4, h, w) code values of one colour at the four sites of a block, less a grid of two pixels.
+    """(N, 4 C, h, w) code values of C colours at the four sites of a block, less a grid of two pixels.
 
     Light that leaks into one of the greens makes one, and a U-Net makes one of colours stronger than those it learned
     from. It is what sites differ by over 3x3 blocks beside the slope of light, up to 0.1.
     """
-    a, b, c, d = codes.chunk(4, dim=1)
-    top, bottom, left, crossed = a + b, c + d, a + c, a - b - c + d
+    a, b, c, d = torch.unflatten(F.pad(codes, (2, 2, 2, 2), mode="replicate"), 1, (-1, 4)).unbind(2)
+    top, bottom = a + b, c + d
     level = top + bottom
-    across = 2 * left - level + _slope(level, 3)
-    down = top - bottom + _slope(level, 2)
-    grid = _mean_of_9(torch.cat([across, down, crossed], dim=1)).div_(4).clamp_(-_GRID, _GRID)
-    across, down, crossed = grid.chunk(3, dim=1)
+    across = (2 * (a + c)).sub_(level)[..., 1:-1, 1:-1]
+    down = top.sub_(bottom)[..., 1:-1, 1:-1]
+    crossed = (a - b).sub_(c).add_(d)[..., 1:-1, 1:-1]
+    across += (level[..., 1:-1, 2:] - level[..., 1:-1, :-2]).div_(8)
+    down += (level[..., 2:, 1:-1] - level[..., :-2, 1:-1]).div_(8)
+    across, down, crossed = (_mean_of_9(x).div_(4).clamp_(-_GRID, _GRID) for x in (across, down, crossed))
     both, either = across + down, across - down
-    return torch.cat([a - both - crossed, b + either + crossed, c - either + crossed, d + both - crossed], dim=1)
-
-
-def _slope(level: Tensor, axis: int) -> Tensor:
-    """How much more the far half of a block has than the near one where light only slopes; level: sums of four."""
-    count = level.shape[axis]
-    padded = F.pad(level, (1, 1, 0, 0) if axis == 3 else (0, 0, 1, 1), mode="replicate")
-    return (padded.narrow(axis, 2, count) - padded.narrow(axis, 0, count)) / 8
+    a, b, c, d = torch.unflatten(codes, 1, (-1, 4)).unbind(2)
+    sites = [a - both - crossed, b + either + crossed, c - either + crossed, d + both - crossed]
+    return torch.stack(sites, dim=2).flatten(1, 2)
 
 
 def encode(light: Tensor) -> Tensor:
@@ -190,14 +186,14 @@ def _fit(light: Tensor, deviation: Tensor) -> Tensor:
 def noise_map(planes: Tensor, noise: Tensor) -> Tensor:
     """The expected noise of each packed pixel in the code domain, on a logarithmic scale; (N, 3, h, w)."""
     light = torch.stack([planes[:, _RED], (planes[:, _GB] + planes[:, _GR]) / 2, planes[:, _BLUE]], dim=1)
-    light = _mean_of_9(light).clamp_(min=0)
+    light = _mean_of_9(F.pad(light, (1, 1, 1, 1), mode="replicate")).clamp_(min=0)
     sigma = torch.sqrt(noise[:, :, 0, None, None] * light + noise[:, :, 1, None, None])
     return torch.log2(sigma * 5 / torch.sqrt(1 + (20 * light) ** 2) + 1e-4) / 8 + 0.75
 
 
 def _mean_of_9(x: Tensor) -> Tensor:
-    """Of neighbours, the outermost pixels repeated beyond the edges."""
-    return _mean_of_3(_mean_of_3(F.pad(x, (1, 1, 1, 1), mode="replicate"), 2), 3)
+    """Of neighbours; the outermost pixels are left out."""
+    return _mean_of_3(_mean_of_3(x, 2), 3)
 
 
 def _mean_of_3(x: Tensor, axis: int) -> Tensor:
