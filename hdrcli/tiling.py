@@ -11,7 +11,7 @@ windows can share one forward pass; the network's own padding then happens at th
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from itertools import product
@@ -105,6 +105,15 @@ def within(span: slice, outer: slice) -> slice:
     return slice(span.start - outer.start, span.stop - outer.start)
 
 
+def widened(kept: Kept, by: int, window: Tensor) -> Kept:
+    """What is kept and `by` pixels around it, as far as a (N, C, H, W) window has them."""
+    rows, columns = (
+        slice(max(span.start - by, 0), min(span.stop + by, side))
+        for span, side in zip(kept, window.shape[2:], strict=True)
+    )
+    return rows, columns
+
+
 def round_up(size: int, multiple: int) -> int:
     """The smallest multiple of `multiple` that is not below `size`."""
     return -(-size // multiple) * multiple
@@ -168,7 +177,7 @@ def crop(output: Tensor, tiling: Tiling, height: int, width: int) -> Tensor:
     return kept_of(output, (rows, columns), tiling.scale)
 
 
-def kept_of(output: Tensor, kept: Kept, scale: int) -> Tensor:
+def kept_of(output: Tensor, kept: Iterable[slice], scale: int) -> Tensor:
     """The part of a network's whole output for a window, (N, C, H, W), that is kept."""
     rows, columns = (_scaled(span, scale) for span in kept)
     return output[:, :, rows, columns]

@@ -26,6 +26,12 @@ def cast(x: Tensor) -> Tensor:
     return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
 
 
+def sum_of_3(x: Tensor, axis: int) -> Tensor:
+    """Of neighbours along an axis, which becomes shorter by two."""
+    count = x.shape[axis] - 2
+    return x.narrow(axis, 0, count) + x.narrow(axis, 1, count) + x.narrow(axis, 2, count)
+
+
 def mean_of(work: Callable[[Tensor], Tensor], picture: Tensor) -> Tensor:
     """The means over a (N, C, H, W) picture of what a function of each pixel alone makes of it: (N, C).
 

@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hdrcli.nets._quick import by_bands, cast
+from hdrcli.nets._quick import by_bands, cast, sum_of_3
 from hdrcli.nets._unet import UNet, halved, made, reach
 from hdrcli.network import Context, NetSpec, Network
-from hdrcli.tiling import Kept, Tiling, Windows, everything, kept_of, within
+from hdrcli.tiling import Kept, Tiling, Windows, everything, kept_of, widened, within
 
 COEFFICIENTS = 11  # of the response curve
 MEMBERS = 4  # of the curve estimator
@@ -32,7 +32,7 @@ _CELL = 4  # side, in pixels, of what is looked at for specks in clipped parts o
 _MOST = 0.6  # of the neighbours of a speck are clipped
 _SPECKS = 30 / 5  # how far specks may lie below, in parts of the way from unclipped to clipped
 _STRONG, _PALE = 100 / 255, 160 / 255  # code of the darkest channel: a colour is kept, or evened out if it is clipped
-_AROUND = 4  # pixels over which colours are evened out, to either side
+_AROUND = 4  # pixels on either side over which colours are evened out, rounded up to an even number
 _BAND = 16  # rows of the averaged picture that are made at a time
 _STUDIED = 512 * 384  # pixels of the picture whose statistics are taken; larger pictures are averaged down to it
 
@@ -86,18 +86,14 @@ class Lumen(Network):
     def relit(self, codes: Tensor, linear: Tensor, summary: Tensor, kept: Kept) -> Tensor:
         """`linear` light with more of it in the channels whose `codes` are clipped: what is kept of (N, 3, H, W)."""
         clipped = clipping(codes)
-        sides = codes.shape[2:]
-        around = [
-            slice(max(span.start - _AROUND, 0), min(span.stop + _AROUND, side))
-            for span, side in zip(kept, sides, strict=True)
-        ]
+        around = widened(kept, _AROUND, codes)
         halves = [halved(span) for span in around]
-        parts = made([side // 2 for side in sides], halves, len(self.unet.encode))
+        parts = made([side // 2 for side in codes.shape[2:]], halves, len(self.unet.encode))
         x = self.head(self.unet(lambda: by_bands(_seen, codes, linear, clipped), parts, summary))
         raised = F.pixel_shuffle(x[:, :, *map(within, halves, parts[0])], 2)
-        known = (kept_of(picture, (around[0], around[1]), 1) for picture in (codes, linear, clipped))
+        known = (kept_of(picture, around, 1) for picture in (codes, linear, clipped))
         lit = by_bands(_relit, *known, raised, around=_AROUND)
-        return kept_of(lit, (within(kept[0], around[0]), within(kept[1], around[1])), 1)
+        return kept_of(lit, map(within, kept, around), 1)
 
 
 def _seen(codes: Tensor, linear: Tensor, clipped: Tensor) -> Tensor:
@@ -124,21 +120,14 @@ def evened(light: Tensor, codes: Tensor, clipped: Tensor) -> Tensor:
     """
     light, clipped = light.contiguous(), clipped.to(light.dtype).contiguous()  # planes are quicker to work on
     somewhere = reduce(torch.maximum, clipped.chunk(3, dim=1))
-    blocks = light * somewhere
-    blocks = blocks[:, :, ::2] + blocks[:, :, 1::2]
-    blocks = _sum_of_3(_sum_of_3(blocks[..., ::2] + blocks[..., 1::2], 2), 3)
+    lit = light * somewhere
+    blocks = F.pad(_mean_of_blocks((lit[:, :, row::2] for row in range(2)), 2), (1, 1, 1, 1))
+    blocks = sum_of_3(sum_of_3(blocks, 2), 3)
     colour = blocks / reduce(torch.add, blocks.chunk(3, dim=1)).clamp(min=1e-6)
     darkest = reduce(torch.minimum, codes.chunk(3, dim=1))
     pale = ((darkest - _STRONG) / (_PALE - _STRONG)).clamp(0, 1) * somewhere
     total = reduce(torch.add, light.chunk(3, dim=1))
     return torch.lerp(light, F.interpolate(colour, scale_factor=2.0) * total, pale)
-
-
-def _sum_of_3(x: Tensor, axis: int) -> Tensor:
-    """Of neighbours along an axis, nothing beyond the edges."""
-    count = x.shape[axis]
-    padded = F.pad(x, (1, 1, 0, 0) if axis == 3 else (0, 0, 1, 1))
-    return padded.narrow(axis, 0, count) + padded.narrow(axis, 1, count) + padded.narrow(axis, 2, count)
 
 
 class CurveEstimator(nn.Module):

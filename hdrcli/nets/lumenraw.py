@@ -16,17 +16,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hdrcli.nets._quick import asinh, by_bands, cast
+from hdrcli.nets._quick import asinh, by_bands, cast, sum_of_3
 from hdrcli.nets._unet import UNet, made, reach
 from hdrcli.network import Context, NetSpec, Network
-from hdrcli.tiling import Kept, Tiling, Windows, everything, kept_of, within
+from hdrcli.tiling import Kept, Tiling, Windows, everything, kept_of, widened, within
 
 _BLOCK = 8  # packed pixels
 _BAND = 32  # rows of blocks that are measured at a time
 _BINS = 12  # of brightness
 _QUIET = 0.3  # quantile of the blocks of one brightness that is taken for noise alone
 _GRID = 0.1  # in code values: a stronger grid is taken for detail
-_AROUND = 3  # blocks around a pixel that count, beside what the U-Net sees: for the demosaic, and twice for a grid
+_NEAR = 2  # blocks around a pixel that say how strong a grid is there
+_AROUND = 1 + _NEAR  # and those that they are demosaiced from
 _BLUE, _GR, _RED, _GB = range(4)
 
 
@@ -38,7 +39,8 @@ class LumenRaw(Network):
     def __init__(self, widths: Sequence[int] = (32, 48, 96, 128)) -> None:
         super().__init__()
         lattice = 2 ** (len(widths) - 1)
-        self.tiling = Tiling(multiple_of=lattice, halo=reach(len(widths)) + 2 + 2, scale=2, tile=768, minimum=lattice)
+        halo = reach(len(widths)) + 2 + _NEAR
+        self.tiling = Tiling(multiple_of=lattice, halo=halo, scale=2, tile=768, minimum=lattice)
         self.unet = UNet(4 + 3, widths)
         self.head = nn.Conv2d(widths[0], 12, 3, padding=1)
         for parameter in self.head.parameters():
@@ -54,14 +56,11 @@ class LumenRaw(Network):
         def seen() -> Tensor:
             return by_bands(partial(_seen, noise=context["noise"]), tile, around=1)
 
-        around = [
-            slice(max(span.start - _AROUND, 0), min(span.stop + _AROUND, side))
-            for span, side in zip(kept, tile.shape[2:], strict=True)
-        ]
+        around = widened(kept, _AROUND, tile)
         parts = made(tile.shape[2:], around, len(self.unet.encode))
         correction = self.head(self.unet(seen, parts))[:, :, *map(within, around, parts[0])]
         picture = by_bands(_corrected, tile[:, :, *around], correction, around=_AROUND)
-        return kept_of(picture, (within(kept[0], around[0]), within(kept[1], around[1])), 2)
+        return kept_of(picture, map(within, kept, around), 2)
 
 
 def _seen(planes: Tensor, noise: Tensor) -> Tensor:
@@ -81,7 +80,7 @@ def without_grid(codes: Tensor) -> Tensor:
     Light that leaks into one of the greens makes one, and a U-Net makes one of colours stronger than those it learned
     from. It is what sites differ by over 3x3 blocks beside the slope of light, up to 0.1.
     """
-    a, b, c, d = torch.unflatten(F.pad(codes, (2, 2, 2, 2), mode="replicate"), 1, (-1, 4)).unbind(2)
+    a, b, c, d = torch.unflatten(F.pad(codes, (_NEAR,) * 4, mode="replicate"), 1, (-1, 4)).unbind(2)
     top, bottom = a + b, c + d
     level = top + bottom
     across = (2 * (a + c)).sub_(level)[..., 1:-1, 1:-1]
@@ -193,13 +192,7 @@ def noise_map(planes: Tensor, noise: Tensor) -> Tensor:
 
 def _mean_of_9(x: Tensor) -> Tensor:
     """Of neighbours; the outermost pixels are left out."""
-    return _mean_of_3(_mean_of_3(x, 2), 3)
-
-
-def _mean_of_3(x: Tensor, axis: int) -> Tensor:
-    """Of neighbours along an axis, which becomes shorter by two."""
-    count = x.shape[axis] - 2
-    return (x.narrow(axis, 0, count) + x.narrow(axis, 1, count) + x.narrow(axis, 2, count)).div_(3)
+    return sum_of_3(sum_of_3(x, 2).div_(3), 3).div_(3)
 
 
 SPEC = NetSpec(
