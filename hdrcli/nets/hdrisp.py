@@ -12,8 +12,7 @@ until the next one has its own. Doubling the resolution keeps corners on corners
 a pixel lies: tiles carry their place with them, as `located` gives it.
 """
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import islice, product
@@ -26,17 +25,14 @@ from torch import Tensor, nn
 
 from hdrcli.batch import Check, go_on
 from hdrcli.nets import _tone
-from hdrcli.nets._fused import convolved
-from hdrcli.nets._joined import JoinedConv2d
-from hdrcli.nets._quick import by_bands
+from hdrcli.nets._pynet import KERNELS, Coarse, Coarsest, Conv, Fine, Pair
 from hdrcli.nets._torch_checkpoint import import_arrays
-from hdrcli.nets._whole import Facts, Located, Statistic, Survey, TileFacts, name_statistics
+from hdrcli.nets._whole import Facts, Located, Survey, TileFacts, name_statistics
 from hdrcli.nets.lumenraw import encode
 from hdrcli.network import Context, NetSpec, Network, StateDict
 from hdrcli.tiling import Tiling, Windows, round_up, window_side
 
 _PLANES = 4
-_KERNELS = (3, 5, 7, 9)
 _HALO, _HALO_OF_TONE = 171, 193
 _CELL = _tone.CELL // 2  # in planes
 _HALO_OF_STAGE = 34  # of a level, the coarser one being given: level 3 reaches farthest
@@ -57,21 +53,21 @@ class HdrIsp(Network):
         super().__init__()
         w1, w2, w3, w4 = (width << level for level in range(4))
         self.tiling = Tiling(multiple_of=8, halo=_HALO_OF_TONE if view else _HALO, scale=2, tile=1024, minimum=16)
-        self.encode1 = _Pair(_PLANES, w1, norm=False)
-        self.encode2 = _Pair(w1, w2)
-        self.encode3 = _Pair(w2, w3)
-        self.level4 = _Coarsest(w3, w4, hidden=width // 2)
-        self.level3 = _Coarse(w3, hidden=width // 2)
-        self.level2 = _Fine(w2, width, merge=_Pair(len(_KERNELS) * width, w2))
-        self.level1 = _Fine(w1, width, merge=_Conv(len(_KERNELS) * width, w1))
-        self.up3 = _Conv(w4, w3)
-        self.up2 = _Conv(w3, w2)
-        self.up1 = _Conv(w2, w1)
-        self.up0 = _Conv(w1, w1 // 2)
-        self.out = nn.ModuleList(_Conv(inputs, 3, active=False) for inputs in (w1 // 2, w1, w2, w3, w4))
+        self.encode1 = Pair(_PLANES, w1, norm=False)
+        self.encode2 = Pair(w1, w2)
+        self.encode3 = Pair(w2, w3)
+        self.level4 = Coarsest(w3, w4, hidden=width // 2)
+        self.level3 = Coarse(w3, hidden=width // 2)
+        self.level2 = Fine(w2, width, merge=Pair(len(KERNELS) * width, w2))
+        self.level1 = Fine(w1, width, merge=Conv(len(KERNELS) * width, w1))
+        self.up3 = Conv(w4, w3)
+        self.up2 = Conv(w3, w2)
+        self.up1 = Conv(w2, w1)
+        self.up0 = Conv(w1, w1 // 2)
+        self.out = nn.ModuleList(Conv(inputs, 3, active=False) for inputs in (w1 // 2, w1, w2, w3, w4))
         self.coded, self.view = coded, view
         self.skip = nn.ConvTranspose2d(_PLANES, 3, 6, stride=2, padding=4, bias=False) if skip else None
-        self.trust = _Conv(w1 // 2, 3, active=False) if skip else None
+        self.trust = Conv(w1 // 2, 3, active=False) if skip else None
         self.surveyed = w3 / 16 + w2 / 4  # the features of levels 3 and 2
         name_statistics(self)
 
@@ -176,172 +172,6 @@ class HdrIsp(Network):
         return self._blended(level, encoded, facts.seen(coarser, 2**level), facts)
 
 
-class _Conv(nn.Module):
-    """Convolution of the joined parts with reflected borders, instance norm if wanted, leaky ReLU."""
-
-    def __init__(self, inputs: int, outputs: int, size: int = 3, *, norm: bool = False, active: bool = True) -> None:
-        super().__init__()
-        self.conv = JoinedConv2d(inputs, outputs, size, padding=size // 2, padding_mode="reflect")
-        self.norm = _InstanceNorm(outputs) if norm else None
-        self.active = active
-
-    def forward(self, parts: Iterable[Tensor], facts: Facts) -> Tensor:
-        slope = 0.2 if self.active else None
-        if self.norm is None:
-            x: Tensor = self.conv(parts, slope)
-            return x
-        x = self.norm(self.conv(parts), facts)
-        return x if slope is None else F.leaky_relu_(x, slope)
-
-
-class _Pair(nn.Module):
-    """Two 3x3 convolutions."""
-
-    def __init__(self, inputs: int, outputs: int, *, norm: bool = True) -> None:
-        super().__init__()
-        self.first = _Conv(inputs, outputs, norm=norm)
-        self.second = _Conv(outputs, outputs, norm=norm)
-
-    def forward(self, parts: Iterable[Tensor], facts: Facts) -> Tensor:
-        x: Tensor = self.second([self.first(parts, facts)], facts)
-        return x
-
-
-class _Coarsest(nn.Module):
-    """Level 4: four pairs of convolutions with channel attention (ECA) after every second one, then CBAM."""
-
-    def __init__(self, inputs: int, width: int, hidden: int) -> None:
-        super().__init__()
-        self.pairs = nn.ModuleList(_Pair(inputs if index == 0 else width, width) for index in range(4))
-        self.eca = nn.ModuleList(_Eca(width) for _ in range(2))
-        self.cbam = _Cbam(width, hidden)
-
-    def forward(self, x: Tensor, facts: Facts) -> Tensor:
-        for index, pair in enumerate(self.pairs):
-            x = pair([x], facts)
-            if index % 2 == 1:
-                x = self.eca[index // 2](x, facts)
-        attended: Tensor = self.cbam(x, facts)
-        return attended
-
-
-class _Coarse(nn.Module):
-    """Level 3: a pair of convolutions, ECA, CBAM."""
-
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        self.pair = _Pair(2 * width, width)
-        self.eca = _Eca(width)
-        self.cbam = _Cbam(width, hidden)
-
-    def forward(self, parts: Iterable[Tensor], facts: Facts) -> Tensor:
-        x: Tensor = self.cbam(self.eca(self.pair(parts, facts), facts), facts)
-        return x
-
-
-class _Fine(nn.Module):
-    """Levels 2 and 1: a pair of convolutions, then kernels of four sizes side by side, then what merges them."""
-
-    def __init__(self, width: int, branch: int, merge: nn.Module) -> None:
-        super().__init__()
-        self.pair = _Pair(2 * width, width)
-        self.branches = nn.ModuleList(_Branch(width, branch, size) for size in _KERNELS)
-        self.merge = merge
-
-    def forward(self, parts: Iterable[Tensor], facts: Facts) -> Tensor:
-        x = self.pair(parts, facts)
-        merged: Tensor = self.merge(facts.each(partial(branch, x, facts) for branch in self.branches), facts)
-        return merged
-
-
-class _Branch(nn.Module):
-    """A convolution, illumination estimation (IEM), and SimAM attention without weights (Yang et al., ICML 2021)."""
-
-    def __init__(self, inputs: int, width: int, size: int) -> None:
-        super().__init__()
-        self.enter = _Conv(inputs, width, size)
-        self.light = nn.Conv2d(width, width, 3, padding=1, padding_mode="reflect", bias=False)
-        self.level = nn.Sequential(
-            *(nn.Linear(width, width), nn.ReLU()),
-            *(nn.Linear(width, width // 2), nn.ReLU()),
-            *(nn.Linear(width // 2, width), nn.Sigmoid()),
-        )
-        self.mean = Statistic()
-        self.moments = Statistic("variance")
-
-    def forward(self, x: Tensor, facts: Facts) -> Tensor:
-        x = self.enter([x], facts)
-        level = self.level(self.mean(x, facts)[:, 0])[:, :, None, None]
-        x = by_bands(partial(_lit, level=level), x, convolved(self.light, x))
-        mean, variance = self.moments(x, facts).unbind(1)
-        variance = variance * (1 + 1 / (facts.count(x) - 1))  # of a sample: one degree of freedom less
-        mean, variance = (row[:, :, None, None].to(x.dtype) for row in (mean, variance))
-        return by_bands(partial(_attended, mean=mean, variance=variance), x)
-
-
-def _lit(x: Tensor, light: Tensor, level: Tensor) -> Tensor:
-    return x * torch.sigmoid(light) * level
-
-
-def _attended(x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-    return x * torch.sigmoid((x - mean) ** 2 / (4 * (variance + 1e-4)) + 0.5)
-
-
-class _InstanceNorm(nn.Module):
-    """Ulyanov et al., 2016, with weight and bias, by the statistics of the whole picture."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.bias = nn.Parameter(torch.zeros(width))
-        self.moments = Statistic("variance")
-
-    def forward(self, x: Tensor, facts: Facts) -> Tensor:
-        mean, variance = self.moments(x, facts).unbind(1)
-        scale = self.weight / torch.sqrt(variance + 1e-5)
-        shift = self.bias - mean * scale
-        return by_bands(partial(_scaled, scale=scale[:, :, None, None], shift=shift[:, :, None, None]), x)
-
-
-def _scaled(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    return (x * scale).add_(shift).to(x.dtype)
-
-
-class _Eca(nn.Module):
-    """Efficient channel attention (Wang et al., CVPR 2020)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        size = int((math.log2(width) + 1) / 2) // 2 * 2 + 1
-        self.conv = nn.Conv1d(1, 1, size, padding=size // 2, bias=False)
-        self.means = Statistic()
-
-    def forward(self, x: Tensor, facts: Facts) -> Tensor:
-        weights = torch.sigmoid(self.conv(self.means(x, facts)))[:, 0]
-        return x * weights[:, :, None, None]
-
-
-class _Cbam(nn.Module):
-    """Convolutional block attention (Woo et al., ECCV 2018): channels, then places, added to the input.
-
-    As published for this network, largest and mean value have a perceptron each.
-    """
-
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        self.largest = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, width))
-        self.mean = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, width))
-        self.places = nn.Conv2d(2, 1, 7, padding=3, bias=False)
-        self.extent = Statistic("largest")
-
-    def forward(self, x: Tensor, facts: Facts) -> Tensor:
-        mean, largest = self.extent(x, facts).unbind(1)
-        channels = torch.sigmoid(self.largest(largest) + self.mean(mean))
-        y = x * channels[:, :, None, None]
-        seen = torch.cat([y.amax(1, keepdim=True), y.mean(1, keepdim=True)], dim=1)
-        return torch.sigmoid(self.places(seen)) * y + x
-
-
 def _published_modules() -> dict[str, str]:
     modules = {
         **_pair("encode1", "conv_l1_d1"),
@@ -367,7 +197,7 @@ def _published_modules() -> dict[str, str]:
         for layer in (0, 2):
             modules[f"{ours}.largest.{layer}"] = f"{theirs}.cam.linear_max.{layer}"
             modules[f"{ours}.mean.{layer}"] = f"{theirs}.cam.linear_avg.{layer}"
-    for level, index in product((2, 1), range(len(_KERNELS))):
+    for level, index in product((2, 1), range(len(KERNELS))):
         ours, theirs = f"level{level}.branches.{index}", f"IEM_l{level}_{index + 1}"
         modules[f"{ours}.enter.conv"] = f"conv_l{level}_IEM{index + 1}.conv2d"
         modules[f"{ours}.light"] = f"{theirs}.conv1"
