@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hdrcli.nets import lumen
+from hdrcli.nets import _colours, lumen
+from hdrcli.nets._colours import BLOCK, Clipped, colours, followed, ratios
 from hdrcli.nets.lumen import Lumen
 
 
@@ -59,13 +60,21 @@ def test_a_speck_in_what_is_clipped_is_clipped_too_and_nowhere_else() -> None:
     assert torch.equal(found, expected)
 
 
+def evened(light: torch.Tensor, codes: torch.Tensor, clipped: torch.Tensor) -> torch.Tensor:
+    """Light (N, 3, H, W) with the colours of its clipped pixels evened out."""
+    pixels = Clipped(clipped)
+    lit, code, mask = (pixels.of(x) for x in (light, codes, clipped))
+    colour = colours(pixels.put(torch.zeros_like(light), lit * mask.amax(dim=0)))
+    return pixels.put(light, _colours.evened(lit, code, mask, pixels.of(colour, BLOCK)))
+
+
 def test_specks_of_colour_in_what_is_clipped_are_evened_out() -> None:
     torch.manual_seed(0)
     codes = torch.ones(1, 3, 32, 32)
     codes[:, 2] -= 0.05 * torch.rand(32, 32)  # blue falls short of clipping, pixel by pixel
     clipped = lumen.clipping(codes)
     light = torch.where(clipped > 0, 4.0, 0.9)
-    found = lumen.evened(light, codes, clipped)
+    found = evened(light, codes, clipped)
     before, after = (x[:, 2, 4:-4, 4:-4] / x[:, 0, 4:-4, 4:-4] for x in (light, found))
     assert after.std() < before.std() / 4, f"blue differs by {after.std():.3f}, before by {before.std():.3f}"
     assert torch.allclose(found.mean(dim=1), light.mean(dim=1), rtol=1e-5)
@@ -74,8 +83,58 @@ def test_specks_of_colour_in_what_is_clipped_are_evened_out() -> None:
 def test_strong_colours_and_what_is_not_clipped_are_not_evened_out() -> None:
     light = torch.rand(1, 3, 16, 16)
     neon = torch.tensor([1.0, 0.9, 0.3]).view(1, 3, 1, 1).expand(1, 3, 16, 16)
-    assert torch.equal(lumen.evened(light, neon, (neon == 1).float()), light)
-    assert torch.equal(lumen.evened(light, light, torch.zeros_like(light)), light)
+    assert torch.equal(evened(light, neon, (neon == 1).float()), light)
+    assert torch.equal(evened(light, light, torch.zeros_like(light)), light)
+
+
+def wall(colour: tuple[float, float, float]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A smooth wall of one colour, lit from its middle: its light, its light up to 1.0, and where that is clipped."""
+    row, column = torch.meshgrid(torch.arange(-32.0, 32), torch.arange(-48.0, 48), indexing="ij")
+    light = torch.tensor(colour).view(1, 3, 1, 1) * torch.exp(-(row**2 + column**2) / 40**2)
+    return light, light.clamp(max=1), (light >= 1).float()
+
+
+@pytest.mark.parametrize("colour", [(1.1, 0.6, 0.4), (0.3, 1.1, 0.9), (0.9, 0.2, 1.1), (1.1, 1.05, 0.7)])
+def test_clipped_channels_follow_those_that_are_not(colour: tuple[float, float, float]) -> None:
+    truth, linear, clipped = wall(colour)
+    pixels = Clipped(clipped)
+    lit, mask = pixels.of(linear), pixels.of(clipped)
+    codes = linear ** (1 / 2.2)
+    around = [pixels.of(x, BLOCK) for x in ratios(linear, codes, clipped)]
+    found, expected = (followed(2 ** (0.5 * mask) * lit, lit, mask, *around)[mask > 0], pixels.of(truth)[mask > 0])
+    before = (2**0.5 / expected).log2().mean()
+    after = (found / expected).log2()
+    assert after.abs().mean() < before / 3, f"{after.mean():.3f} stops off instead of {before:.3f}"
+    unclipped = mask == 0
+    assert torch.equal(followed(lit, lit, mask, *around)[unclipped], lit[unclipped])
+
+
+def test_clipped_channels_are_left_alone_where_nothing_tells_their_colour() -> None:
+    torch.manual_seed(0)
+    linear = torch.rand(1, 3, 64, 64)  # colours are all different
+    linear[:, :, 24:40, 24:40] = 1.0
+    clipped = (linear == 1).float()
+    pixels = Clipped(clipped)
+    light, mask = 4 * pixels.of(linear), pixels.of(clipped)
+    around = [pixels.of(x, BLOCK) for x in ratios(linear, linear, clipped)]
+    assert torch.equal(followed(light, light, mask, *around), light)
+    one = torch.zeros_like(mask)
+    one[0] = 1
+    assert ((followed(light, light / 4, one, *around) / light)[0].log2().abs() < 0.05).all()
+
+
+def test_tables_of_clipped_pixels_are_put_back_where_they_were() -> None:
+    torch.manual_seed(0)
+    picture = torch.rand(2, 3, 8, 12)
+    clipped = (torch.rand(2, 3, 8, 12) > 0.9).float()
+    pixels = Clipped(clipped)
+    place = clipped.amax(dim=1) > 0
+    assert torch.equal(pixels.of(picture), picture.movedim(1, 0)[:, place])
+    whole = picture.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)
+    larger = Clipped(clipped.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3))
+    assert torch.equal(larger.of(picture, 4), larger.of(whole))
+    changed = pixels.put(picture, -pixels.of(picture))
+    assert torch.equal(changed, torch.where(place[:, None], -picture, picture))
 
 
 def test_linearise_interpolates_between_codes() -> None:

@@ -1,6 +1,7 @@
 """Operators made so that they are quick on a CPU; equal to torch's own but for rounding."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -26,10 +27,20 @@ def cast(x: Tensor) -> Tensor:
     return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
 
 
-def sum_of_3(x: Tensor, axis: int) -> Tensor:
-    """Of neighbours along an axis, which becomes shorter by two."""
-    count = x.shape[axis] - 2
-    return x.narrow(axis, 0, count) + x.narrow(axis, 1, count) + x.narrow(axis, 2, count)
+def sum_of_3(x: Tensor, axis: int, apart: int = 1) -> Tensor:
+    """Of values that lie so far apart along an axis, which becomes shorter by two such steps."""
+    count = x.shape[axis] - 2 * apart
+    return x.narrow(axis, 0, count) + x.narrow(axis, apart, count) + x.narrow(axis, 2 * apart, count)
+
+
+def mean_of_blocks(rows: Iterable[Tensor], side: int) -> Tensor:
+    """What F.avg_pool2d gives, from the first rows of all blocks, their second ones and so on, in a fifth of its time.
+
+    Columns that make no whole block are left out.
+    """
+    row = reduce(torch.add, rows)
+    end = row.shape[3] // side * side
+    return reduce(torch.add, (row[..., first:end:side] for first in range(side))) / side**2
 
 
 def mean_of(work: Callable[[Tensor], Tensor], picture: Tensor) -> Tensor:
@@ -47,8 +58,8 @@ def mean_of(work: Callable[[Tensor], Tensor], picture: Tensor) -> Tensor:
 def by_bands(work: Callable[..., Tensor], *pictures: Tensor, around: int = 0) -> Tensor:
     """What a function of each pixel and of `around` pixels around it makes of (N, C, H, W) pictures of one size.
 
-    It may give more rows and columns for each, as many more everywhere. On a CPU band by band, so that what it needs on
-    the way takes next to no memory.
+    It may give more rows and columns for each, as many more everywhere, and pictures after the first may have one for
+    every few of its own. On a CPU band by band, so that what it needs on the way takes next to no memory.
     """
     if _whole(pictures[0]):
         return work(*pictures)
@@ -57,7 +68,10 @@ def by_bands(work: Callable[..., Tensor], *pictures: Tensor, around: int = 0) ->
     for top in range(0, height, _BAND):
         end = min(top + _BAND, height)
         above, below = max(top - around, 0), min(end + around, height)
-        band = work(*(picture[:, :, above:below] for picture in pictures))
+        parts = (height // picture.shape[2] for picture in pictures)
+        band = work(
+            *(picture[:, :, above // part : below // part] for picture, part in zip(pictures, parts, strict=True))
+        )
         scale = band.shape[2] // (below - above)
         if whole is None:
             shape = *band.shape[:2], scale * height, band.shape[3]

@@ -6,15 +6,16 @@ brightness. A U-Net then adds light in the channels that are clipped, specks wit
 that are clipped in part are evened out unless they are strong. All other numbers are the curve's.
 """
 
-from collections.abc import Iterable, Sequence
-from functools import partial, reduce
+from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hdrcli.nets._quick import by_bands, cast, sum_of_3
+from hdrcli.nets._colours import BLOCK, Clipped, colours, evened, followed, ratios
+from hdrcli.nets._quick import by_bands, cast, mean_of_blocks
 from hdrcli.nets._unet import UNet, halved, made, reach
 from hdrcli.network import Context, NetSpec, Network
 from hdrcli.tiling import Kept, Tiling, Windows, everything, kept_of, widened, within
@@ -31,8 +32,7 @@ _UNCLIPPED = 249.5 / 255
 _CELL = 4  # side, in pixels, of what is looked at for specks in clipped parts of a picture
 _MOST = 0.6  # of the neighbours of a speck are clipped
 _SPECKS = 30 / 5  # how far specks may lie below, in parts of the way from unclipped to clipped
-_STRONG, _PALE = 100 / 255, 160 / 255  # code of the darkest channel: a colour is kept, or evened out if it is clipped
-_AROUND = 4  # pixels on either side over which colours are evened out, rounded up to an even number
+_AROUND = 4  # pixels on either side over which colours are evened out, rounded up to a whole block
 _BAND = 16  # rows of the averaged picture that are made at a time
 _STUDIED = 512 * 384  # pixels of the picture whose statistics are taken; larger pictures are averaged down to it
 
@@ -92,7 +92,8 @@ class Lumen(Network):
         x = self.head(self.unet(lambda: by_bands(_seen, codes, linear, clipped), parts, summary))
         raised = F.pixel_shuffle(x[:, :, *map(within, halves, parts[0])], 2)
         known = (kept_of(picture, around, 1) for picture in (codes, linear, clipped))
-        lit = by_bands(_relit, *known, raised, around=_AROUND)
+        above, sure = (kept_of(picture, halves, 1) for picture in ratios(linear, codes, clipped))
+        lit = by_bands(_relit, *known, raised, above, sure, around=_AROUND)
         return kept_of(lit, map(within, kept, around), 1)
 
 
@@ -101,33 +102,20 @@ def _seen(codes: Tensor, linear: Tensor, clipped: Tensor) -> Tensor:
     return torch.cat([cast(x) for x in (codes, torch.log2(linear + 1 / 64).div_(6), clipped)], dim=1)
 
 
-def _relit(codes: Tensor, linear: Tensor, clipped: Tensor, raised: Tensor) -> Tensor:
+def _relit(codes: Tensor, linear: Tensor, clipped: Tensor, raised: Tensor, *around: Tensor) -> Tensor:
     if not _exceeds(clipped, 0):
         return linear
-    light = linear * F.softplus(raised.float()).clamp_(max=12).mul_(clipped).exp_()
-    return evened(light, codes, clipped).maximum(linear * clipped)
+    pixels = Clipped(clipped)
+    base, code, mask = (pixels.of(x) for x in (linear, codes, clipped))
+    light = base * torch.exp(F.softplus(pixels.of(raised)).clamp(max=12) * mask)
+    light = followed(light, base, mask, *(pixels.of(x, BLOCK) for x in around))
+    colour = colours(pixels.put(torch.zeros_like(linear), light * mask.amax(dim=0)))
+    light = evened(light, code, mask, pixels.of(colour, BLOCK))
+    return pixels.put(linear, light.maximum(base * mask))
 
 
 def _exceeds(x: Tensor, limit: float) -> bool:
     return torch.compiler.is_compiling() or bool(x.amax() > limit)  # a compiled network has no branches
-
-
-def evened(light: Tensor, codes: Tensor, clipped: Tensor) -> Tensor:
-    """(N, 3, H, W) light whose pixels have the colour of the 6x6 clipped pixels around them where they are clipped.
-
-    Noise and JPEG leave some channels just below clipping, pixel by pixel, which would show as coloured specks. Pixels
-    keep their mean, and strong colours stay. H and W are even.
-    """
-    light, clipped = light.contiguous(), clipped.to(light.dtype).contiguous()  # planes are quicker to work on
-    somewhere = reduce(torch.maximum, clipped.chunk(3, dim=1))
-    lit = light * somewhere
-    blocks = F.pad(_mean_of_blocks((lit[:, :, row::2] for row in range(2)), 2), (1, 1, 1, 1))
-    blocks = sum_of_3(sum_of_3(blocks, 2), 3)
-    colour = blocks / reduce(torch.add, blocks.chunk(3, dim=1)).clamp(min=1e-6)
-    darkest = reduce(torch.minimum, codes.chunk(3, dim=1))
-    pale = ((darkest - _STRONG) / (_PALE - _STRONG)).clamp(0, 1) * somewhere
-    total = reduce(torch.add, light.chunk(3, dim=1))
-    return torch.lerp(light, F.interpolate(colour, scale_factor=2.0) * total, pale)
 
 
 class CurveEstimator(nn.Module):
@@ -158,7 +146,7 @@ def clipping(image: Tensor) -> Tensor:
     image: (N, 3, H, W), H and W multiples of 4.
     """
     clipped = (image - _UNCLIPPED).mul_(255 / 5)
-    cells = _mean_of_blocks((clipped[:, :, row::_CELL].clamp(0, 1) for row in range(_CELL)), _CELL)
+    cells = mean_of_blocks((clipped[:, :, row::_CELL].clamp(0, 1) for row in range(_CELL)), _CELL)
     around = F.avg_pool2d(cells, 3, stride=1, padding=1, count_include_pad=False)
     lower = ((around - _MOST) * (_SPECKS / (1 - _MOST))).clamp_(0, _SPECKS).repeat_interleave(_CELL, dim=3)
     lower = lower.contiguous(memory_format=torch.channels_last)
@@ -208,18 +196,8 @@ def _averaged(image: Windows) -> Tensor:
     end = height // factor * factor
     step = factor * _BAND
     bands = (image[:, :, top : min(top + step, end), :width] for top in range(0, end, step))
-    means = [_mean_of_blocks((band[:, :, row::factor] for row in range(factor)), factor) for band in bands]
+    means = [mean_of_blocks((band[:, :, row::factor] for row in range(factor)), factor) for band in bands]
     return torch.cat(means, dim=2)
-
-
-def _mean_of_blocks(rows: Iterable[Tensor], side: int) -> Tensor:
-    """What F.avg_pool2d gives, from the first rows of all blocks, their second ones and so on, in a fifth of its time.
-
-    Columns that make no whole block are left out.
-    """
-    row = reduce(torch.add, rows)
-    end = row.shape[3] // side * side
-    return reduce(torch.add, (row[..., first:end:side] for first in range(side))) / side**2
 
 
 def _histogram(bins: Tensor, count: int) -> Tensor:
