@@ -52,7 +52,7 @@ def recoloured(scene: Float32, rng: np.random.Generator) -> Float32:
     """Hues turned far and saturation changed in two scenes of three: strong colours, which panoramas have few of."""
     if rng.random() < 1 / 3:
         return scene
-    return _through(scene, colour_change(rng.normal(0, 60), rng.uniform(0.8, 2.0)))
+    return _through(scene, colour_change(rng.normal(0, 60), rng.uniform(0.8, 3.0)))
 
 
 def _through(scene: Float32, matrix: Float64) -> Float32:
