@@ -45,6 +45,7 @@ def test_metadata_stays_and_the_making_is_recorded() -> None:
         "hdr:gamma": "1.2",
         "hdr:scaling": "1",
         "hdr:ev": "-1",
+        "hdr:denoise": "1",
         "hdr:white_nits": "203",
     }
 

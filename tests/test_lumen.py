@@ -6,10 +6,15 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from standins import known_model
 
+import hdrcli
+from hdrcli.errors import UsageError
 from hdrcli.nets import _colours, lumen
 from hdrcli.nets._colours import BLOCK, Clipped, colours, followed, ratios
 from hdrcli.nets.lumen import Lumen
+from hdrcli.network import Context, Network
+from hdrcli.tasks.common import Denoising
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +23,8 @@ def network() -> Lumen:
     net = Lumen(**lumen.SPEC.tiny).eval()
     net.curve_mean.copy_(torch.linspace(-3, 1, 255))
     net.curve_basis.copy_(0.1 * torch.randn(lumen.COEFFICIENTS, 255))
-    torch.nn.init.normal_(net.head.weight, std=0.1)
+    for head in (net.head, net.cleaner.head):
+        torch.nn.init.normal_(head.weight, std=0.1)
     return net
 
 
@@ -31,13 +37,18 @@ def test_any_coefficients_give_a_curve_that_rises_from_0_to_1(network: Lumen, se
     assert torch.allclose(curve[:, [0, -1]], torch.tensor([[0.0, 1.0]]), atol=1e-5)
 
 
+def prepared(network: Lumen, image: torch.Tensor) -> Context:
+    """What the network finds in a picture, but that it is to leave the noise."""
+    return {**network.prepare(image), "noise": torch.zeros(1, 1, 1, 1)}
+
+
 def test_unclipped_channels_follow_the_curve_exactly_unless_they_are_evened_out(network: Lumen) -> None:
     torch.manual_seed(1)
     image = torch.rand(1, 3, 64, 96)
     image[:, :, 20:40, 30:60] = 1.0
     image[:, 2, :10] = 0.999
     with torch.inference_mode():
-        context = network.prepare(image)
+        context = prepared(network, image)
         output = network(image, context)
     linear = lumen.linearise(image, context["curve"])
     clipped = 255 * image > 249.5
@@ -162,5 +173,38 @@ def test_statistics_of_a_large_picture_are_those_of_the_small_one_it_shows() -> 
 def test_nothing_is_added_where_nothing_is_clipped(network: Lumen) -> None:
     image = torch.rand(1, 3, 32, 32) * 0.9
     with torch.inference_mode():
-        context = network.prepare(image)
+        context = prepared(network, image)
         assert torch.equal(network(image, context), lumen.linearise(image, context["curve"]))
+
+
+def test_codes_are_cleaned_but_for_what_is_clipped() -> None:
+    torch.manual_seed(0)
+    codes, noise = torch.rand(1, 3, 16, 16), 0.1 * torch.randn(1, 3, 16, 16)
+    clipped = (torch.rand(1, 3, 16, 16) > 0.5).float()
+    expected = torch.where(clipped > 0, codes, (codes - noise).clamp(0, 1))
+    assert torch.allclose(lumen.cleaned(codes, clipped, noise), expected, atol=1e-6)
+
+
+def test_denoise_scales_what_is_taken_away(network: Lumen) -> None:
+    image = torch.rand(1, 3, 32, 32) * 0.9
+    with torch.inference_mode():
+        none, half, full = (lumen_codes(network, Denoising(network, strength), image) for strength in (0.0, 0.5, 1.0))
+    assert torch.allclose(none, image, atol=1e-3)
+    inside = (full > 0) & (full < 1)
+    assert (full - image).abs().max() > 0.01
+    assert torch.allclose((half - image)[inside], ((full - image) / 2)[inside], atol=2e-3)
+
+
+def lumen_codes(network: Lumen, way: Network, image: torch.Tensor) -> torch.Tensor:
+    """The codes of the light that a network makes of a picture, by the curve that lumen finds in it."""
+    curve = network.prepare(image)["curve"][0].double().numpy()
+    light = way(image, way.prepare(image))[0].double().numpy()
+    return torch.from_numpy(np.interp(light, curve, np.linspace(0, 1, 256))).float()[None]
+
+
+def test_only_models_that_measure_noise_take_a_strength_of_at_most_1() -> None:
+    picture = np.full((32, 32, 3), 128, np.uint8)
+    with pytest.raises(UsageError, match="not in 0 to 1"):
+        hdrcli.expand(picture, denoise=1.5)
+    with pytest.raises(UsageError, match="does not measure noise"):
+        hdrcli.expand(picture, model=known_model("expand"), denoise=0.5)

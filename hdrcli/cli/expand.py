@@ -36,6 +36,9 @@ def expand(
     gamma: Annotated[float, typer.Option(metavar="G", help="Above 1: more contrast.")] = 1.0,
     scaling: Annotated[float, typer.Option(metavar="S", help="Gain on the input; above 1 clips more.")] = 1.0,
     ev: Ev = 0.0,
+    denoise: Annotated[
+        float, typer.Option(min=0, max=1, help="Strength, for models that measure noise; 0 leaves the noise.")
+    ] = 1.0,
     formats: Annotated[
         list[str] | None,
         typer.Option(
@@ -77,12 +80,14 @@ def expand(
         from hdrcli.tasks.common import model_for
         from hdrcli.tasks.expand import Expansion, check_settings
 
-        check_settings(gamma, scaling, ev, white_nits)
+        ready = model_for("expand", model)
+        check_settings(ready, gamma, scaling, ev, denoise, white_nits)
         way = Expansion(
-            model=model_for("expand", model),
+            model=ready,
             gamma=gamma,
             scaling=scaling,
             ev=ev,
+            denoise=denoise,
             white_nits=white_nits,
             half=half and {*chosen} <= {"exr", codecs.ULTRA_HDR},
             compute=shared.compute(),

@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hdrcli.nets._cleaner import Cleaner
 from hdrcli.nets._colours import BLOCK, Clipped, colours, evened, followed, ratios
-from hdrcli.nets._quick import by_bands, cast, mean_of_blocks
+from hdrcli.nets._quick import by_bands, cast, mean_of_blocks, single
 from hdrcli.nets._unet import UNet, halved, made, reach
 from hdrcli.network import Context, NetSpec, Network
 from hdrcli.tiling import Kept, Tiling, Windows, everything, kept_of, widened, within
@@ -45,7 +46,9 @@ class Lumen(Network):
     feature_mean: Tensor
     feature_scale: Tensor
 
-    def __init__(self, widths: Sequence[int] = (32, 48, 64, 96), hidden: int = 512) -> None:
+    def __init__(
+        self, widths: Sequence[int] = (32, 48, 64, 96), hidden: int = 512, cleaner: Sequence[int] = (24, 48)
+    ) -> None:
         super().__init__()
         lattice = 2 ** len(widths)  # the U-Net works at half resolution
         halo = 2 * reach(len(widths), smooth=True) + 3 + 2 * _CELL + _AROUND
@@ -56,6 +59,7 @@ class Lumen(Network):
         self.head = nn.Conv2d(widths[0], 12, 3, padding=1)
         nn.init.zeros_(self.head.weight)
         nn.init.constant_(self.head.bias, -1.0)  # type: ignore[arg-type]
+        self.cleaner = Cleaner(cleaner)
         self.register_buffer("curve_mean", torch.zeros(255))
         self.register_buffer("curve_basis", torch.zeros(COEFFICIENTS, 255))
         self.register_buffer("feature_mean", torch.zeros(FEATURES))
@@ -63,7 +67,11 @@ class Lumen(Network):
 
     def prepare(self, image: Windows) -> Context:
         seen = self.normalise(features(image))
-        return {"curve": self.curve(self.estimator(seen)), "summary": torch.tanh(self.summary(seen))}
+        return {
+            "curve": self.curve(self.estimator(seen)),
+            "summary": torch.tanh(self.summary(seen)),
+            "noise": torch.ones(1, 1, 1, 1, device=seen.device),
+        }
 
     def normalise(self, found: Tensor) -> Tensor:
         """Raw statistics, (N, 464), to zero mean and unit variance over the training pictures, outliers cut at 5."""
@@ -78,23 +86,25 @@ class Lumen(Network):
         return self.part(tile, context, everything(tile))
 
     def part(self, tile: Tensor, context: Context, kept: Kept) -> Tensor:
-        linear = by_bands(partial(linearise, curve=context["curve"]), tile)
+        around = widened(kept, _AROUND, tile)
+        clipped = clipping(tile)
+        noise = self.cleaner(tile, around)
+        known = [*(kept_of(picture, around, 1) for picture in (tile, clipped)), noise]
+        curve, strength = context["curve"], context["noise"].sqrt()
         if _exceeds(tile, _UNCLIPPED):
-            return self.relit(tile, linear, context["summary"], kept)
-        return kept_of(linear, kept, 1)
+            linear = by_bands(partial(linearise, curve=curve), tile)
+            halves = [halved(span) for span in around]
+            known += (kept_of(picture, halves, 1) for picture in ratios(linear, tile, clipped))
+            known.append(self.raised(tile, linear, clipped, context["summary"], around))
+        lit = by_bands(partial(_lit, curve=curve, strength=strength), *known, around=_AROUND)
+        return kept_of(lit, map(within, kept, around), 1)
 
-    def relit(self, codes: Tensor, linear: Tensor, summary: Tensor, kept: Kept) -> Tensor:
-        """`linear` light with more of it in the channels whose `codes` are clipped: what is kept of (N, 3, H, W)."""
-        clipped = clipping(codes)
-        around = widened(kept, _AROUND, codes)
-        halves = [halved(span) for span in around]
+    def raised(self, codes: Tensor, linear: Tensor, clipped: Tensor, summary: Tensor, kept: Kept) -> Tensor:
+        """What is kept of the numbers that tell how much light is added: (N, 3, H, W)."""
+        halves = [halved(span) for span in kept]
         parts = made([side // 2 for side in codes.shape[2:]], halves, len(self.unet.encode))
         x = self.head(self.unet(lambda: by_bands(_seen, codes, linear, clipped), parts, summary))
-        raised = F.pixel_shuffle(x[:, :, *map(within, halves, parts[0])], 2)
-        known = (kept_of(picture, around, 1) for picture in (codes, linear, clipped))
-        above, sure = (kept_of(picture, halves, 1) for picture in ratios(linear, codes, clipped))
-        lit = by_bands(_relit, *known, raised, above, sure, around=_AROUND)
-        return kept_of(lit, map(within, kept, around), 1)
+        return F.pixel_shuffle(x[:, :, *map(within, halves, parts[0])], 2)
 
 
 def _seen(codes: Tensor, linear: Tensor, clipped: Tensor) -> Tensor:
@@ -102,13 +112,22 @@ def _seen(codes: Tensor, linear: Tensor, clipped: Tensor) -> Tensor:
     return torch.cat([cast(x) for x in (codes, torch.log2(linear + 1 / 64).div_(6), clipped)], dim=1)
 
 
-def _relit(codes: Tensor, linear: Tensor, clipped: Tensor, raised: Tensor, *around: Tensor) -> Tensor:
-    if not _exceeds(clipped, 0):
-        return linear
+def _lit(codes: Tensor, clipped: Tensor, noise: Tensor, *found: Tensor, curve: Tensor, strength: Tensor) -> Tensor:
+    linear = linearise(cleaned(codes, clipped, noise * strength), curve)
+    return relit(linear, codes, clipped, *found) if found and _exceeds(clipped, 0) else linear
+
+
+def cleaned(codes: Tensor, clipped: Tensor, noise: Tensor) -> Tensor:
+    """(N, 3, H, W) codes without their noise, but for what is clipped."""
+    return torch.addcmul(codes, single(clipped) - 1, single(noise)).clamp(0, 1)
+
+
+def relit(linear: Tensor, codes: Tensor, clipped: Tensor, above: Tensor, sure: Tensor, raised: Tensor) -> Tensor:
+    """(N, 3, H, W) light with more of it in the channels that are clipped; above, sure: the `ratios` in the picture."""
     pixels = Clipped(clipped)
     base, code, mask = (pixels.of(x) for x in (linear, codes, clipped))
     light = base * torch.exp(F.softplus(pixels.of(raised)).clamp(max=12) * mask)
-    light = followed(light, base, mask, *(pixels.of(x, BLOCK) for x in around))
+    light = followed(light, base, mask, pixels.of(above, BLOCK), pixels.of(sure, BLOCK))
     colour = colours(pixels.put(torch.zeros_like(linear), light * mask.amax(dim=0)))
     light = evened(light, code, mask, pixels.of(colour, BLOCK))
     return pixels.put(linear, light.maximum(base * mask))
@@ -221,6 +240,7 @@ SPEC = NetSpec(
     paper="our own; curve from picture statistics after Lin et al., CVPR 2004, and Liu et al., CVPR 2020",
     task="expand",
     gives="linear",
+    measures_noise=True,
     build=Lumen,
-    tiny={"widths": (8, 12, 16), "hidden": 16},
+    tiny={"widths": (8, 12, 16), "hidden": 16, "cleaner": (4, 8)},
 )

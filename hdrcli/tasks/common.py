@@ -4,9 +4,27 @@ import math
 from typing import NamedTuple
 
 from hdrcli import __version__, cards, zoo
+from hdrcli.batch import Check, go_on
 from hdrcli.cards import Task
 from hdrcli.errors import UsageError
 from hdrcli.image import Image
+from hdrcli.network import Context, Network, Wrapped
+from hdrcli.tiling import Windows
+
+
+class Denoising(Wrapped):
+    """A network that finds `strength` times the noise that it measures in a picture, and treats it accordingly."""
+
+    def __init__(self, network: Network, strength: float) -> None:
+        super().__init__(network)
+        self.strength = strength
+
+    def prepare(self, image: Windows) -> Context:
+        context = self.network.prepare(image)
+        return {**context, "noise": context["noise"] * self.strength**2}  # of variances
+
+    def survey(self, image: Windows, tile: int, check: Check = go_on) -> Context:
+        return self.prepare(image)
 
 
 class Made(NamedTuple):
@@ -44,6 +62,19 @@ def check_number(name: str, value: float, *, above: float = -math.inf) -> None:
     if not above < value < math.inf:
         bound = f"above {above:g}" if above > -math.inf else "a finite number"
         raise UsageError(f"{name} must be {bound}, not {value:g}")
+
+
+def check_denoise(model: zoo.Model, denoise: float, most: float) -> None:
+    """UsageError for a strength that cannot be, or that the model has not."""
+    if not 0 <= denoise <= most:
+        raise UsageError(f"--denoise {denoise} is not in 0 to {most:g}", hint="1 is as trained, 0 leaves the noise")
+    if denoise != 1 and not model.spec.measures_noise:
+        raise UsageError(f"{model.card.name} does not measure noise", hint="leave --denoise out")
+
+
+def denoising(network: Network, denoise: float) -> Network:
+    """The network, finding `denoise` times the noise."""
+    return network if denoise == 1 else Denoising(network, denoise)
 
 
 def provenance(model: zoo.Model, **settings: float | str) -> dict[str, str]:

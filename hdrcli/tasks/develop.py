@@ -14,10 +14,8 @@ from hdrcli.color import SDR_WHITE, Float64, Floats, Samples, luminance, srgb_de
 from hdrcli.errors import UsageError
 from hdrcli.image import Image, Planes, Transfer
 from hdrcli.infer import Compute
-from hdrcli.network import Context, Network, Wrapped
 from hdrcli.sensor import Mosaic, Packed, anchor, camera_linear, native, upright
-from hdrcli.tasks.common import Made, check_number, model_for, provenance
-from hdrcli.tiling import Windows
+from hdrcli.tasks.common import Made, check_denoise, check_number, denoising, model_for, provenance
 
 Feed = Literal["canonical", "native"]
 Balance = Literal["camera", "as-shot", "auto", "daylight"]
@@ -29,21 +27,6 @@ _KINDS = {8: np.uint8, 16: np.uint16, 32: np.float32}
 
 _MIDDLE = (0.05, 0.5)  # luminance of middle tones, in parts of white
 _SAMPLED = 500_000  # pixels in which middle tones are looked for
-
-
-class Denoising(Wrapped):
-    """A network that finds `strength` times the noise that it measures in a picture, and treats it accordingly."""
-
-    def __init__(self, network: Network, strength: float) -> None:
-        super().__init__(network)
-        self.strength = strength
-
-    def prepare(self, image: Windows) -> Context:
-        context = self.network.prepare(image)
-        return {**context, "noise": context["noise"] * self.strength**2}  # of variances
-
-    def survey(self, image: Windows, tile: int, check: Check = go_on) -> Context:
-        return self.prepare(image)
 
 
 class Clip(NamedTuple):
@@ -143,7 +126,7 @@ def develop_mosaic(
         feed = model.spec.feeds[0]
         note = f"{model.card.name} is made for the {feed} sensor, and was fed that"
         mosaic = replace(mosaic, meta=replace(mosaic.meta, notes=(*mosaic.meta.notes, note)))
-    network = model.network if denoise == 1 else Denoising(model.network, denoise)
+    network = denoising(model.network, denoise)
     linear = model.spec.gives == "linear"
     result = infer.run(network, fed(mosaic, feed, ev, clip), compute, check, half=linear and bits == 8)
     picture = upright(result.pixels, mosaic)
@@ -181,10 +164,7 @@ def clip_of(mosaics: Sequence[Mosaic], balance: Balance, look: str | None) -> Cl
 def check_settings(model: zoo.Model, ev: float, denoise: float, look: str | None) -> None:
     """UsageError for an exposure that is not finite, a strength or look that cannot be, or that the model has not."""
     check_number("ev", ev)
-    if not 0 <= denoise <= 4:
-        raise UsageError(f"--denoise {denoise} is not in 0 to 4", hint="1 is as trained, 0 leaves the noise")
-    if denoise != 1 and not model.spec.measures_noise:
-        raise UsageError(f"{model.card.name} does not measure noise", hint="leave --denoise out")
+    check_denoise(model, denoise, 4)
     if look is not None and look not in tonemap.OPERATORS:
         raise UsageError(f"there is no look named {look!r}", hint="looks: " + ", ".join(tonemap.OPERATORS))
     if look is not None and model.spec.gives == "srgb":

@@ -27,7 +27,7 @@ from hdrcli.image import Image, Transfer
 from hdrcli.infer import Compute
 from hdrcli.network import Context, Network, Wrapped
 from hdrcli.tasks import sequence
-from hdrcli.tasks.common import Made, check_number, model_for, provenance
+from hdrcli.tasks.common import Made, check_denoise, check_number, denoising, model_for, provenance
 
 
 def expand(
@@ -37,6 +37,7 @@ def expand(
     gamma: float = 1.0,
     scaling: float = 1.0,
     ev: float = 0.0,
+    denoise: float = 1.0,
     white_nits: float = SDR_WHITE,
     compute: Compute | None = None,
 ) -> Image:
@@ -44,7 +45,7 @@ def expand(
 
     source: a file, the bytes of one, an Image, or an (H, W, 3) sRGB-encoded array (integers of full range, or floats
     in [0, 1]). model: a name, what `hdrcli.load_model` gave, or None for the default.
-    gamma, scaling, ev, white_nits: see `expand_image`. Raises HdrError; ReadError where the source is linear already.
+    gamma, scaling, ev, denoise, white_nits: see `expand_image`. Raises HdrError; ReadError where the source is linear.
     A file is decoded in this process; only commands decode in processes of their own, which damaged files may end.
     """
     image = _as_image(source)
@@ -54,6 +55,7 @@ def expand(
         gamma=gamma,
         scaling=scaling,
         ev=ev,
+        denoise=denoise,
         white_nits=white_nits,
         compute=compute or Compute(),
     ).image
@@ -67,6 +69,7 @@ class Expansion:
     gamma: float = 1.0
     scaling: float = 1.0
     ev: float = 0.0
+    denoise: float = 1.0
     white_nits: float = SDR_WHITE
     half: bool = False
     compute: Compute = field(default_factory=Compute)
@@ -89,6 +92,7 @@ class Expansion:
             gamma=self.gamma,
             scaling=self.scaling,
             ev=self.ev,
+            denoise=self.denoise,
             white_nits=self.white_nits,
             half=self.half,
             compute=self.compute,
@@ -103,6 +107,7 @@ def expand_image(
     gamma: float = 1.0,
     scaling: float = 1.0,
     ev: float = 0.0,
+    denoise: float = 1.0,
     white_nits: float = SDR_WHITE,
     half: bool = False,
     compute: Compute,
@@ -112,17 +117,18 @@ def expand_image(
 
     gamma: above 1 lifts the picture before the model sees it and deepens the result: more contrast (HDRCNN, 2017).
     scaling: gain on the code values, above 1 clips more. ev: exposure of the result in stops.
+    denoise: strength in [0, 1], of models that measure noise; 1 is as trained, 0 leaves the noise.
     white_nits: luminance in cd/m2 that 1.0 in the result stands for; it changes no number in it.
     half: the result is kept in 16 bits, enough for EXR files in half precision and gain maps.
     check: called before each tile, may raise.
     """
-    check_settings(gamma, scaling, ev, white_nits)
+    check_settings(model, gamma, scaling, ev, denoise, white_nits)
     feed = Feed(image, gamma, scaling)
-    result = infer.run(Graded(model.network, gamma, ev), feed, compute, check, half=half)
+    result = infer.run(Graded(denoising(model.network, denoise), gamma, ev), feed, compute, check, half=half)
     notes = image.meta.notes
     if feed.brightest < CLIPPED_CODE:
         notes = (*notes, "no pixel is clipped: there is nothing to reconstruct")
-    facts = provenance(model, gamma=gamma, scaling=scaling, ev=ev, white_nits=white_nits)
+    facts = provenance(model, gamma=gamma, scaling=scaling, ev=ev, denoise=denoise, white_nits=white_nits)
     meta = replace(image.meta, notes=notes, extra={**image.meta.extra, **facts})
     light = Image(result.pixels, Transfer.LINEAR, white=white_nits, meta=meta)
     return Made(light, result.device, result.precision, result.tiles, partner=image)
@@ -168,8 +174,11 @@ class Graded(Wrapped):
         return graded
 
 
-def check_settings(gamma: float, scaling: float, ev: float, white_nits: float) -> None:
-    """UsageError unless all are finite, and all but the exposure above 0."""
+def check_settings(
+    model: zoo.Model, gamma: float, scaling: float, ev: float, denoise: float, white_nits: float
+) -> None:
+    """UsageError unless all are finite, all but exposure and strength above 0, and the model has that strength."""
+    check_denoise(model, denoise, 1)
     check_number("gamma", gamma, above=0)
     check_number("scaling", scaling, above=0)
     check_number("ev", ev)

@@ -1,4 +1,4 @@
-"""Training of `lumen`: simulated 8-bit photographs of HDR scenes; first the curve estimator, then the added light.
+"""Training of `lumen`: simulated 8-bit photographs of HDR scenes; the curve estimator, the added light, the cleaner.
 
 The curve estimator is cross-fitted: the photographs of a quarter of the scenes are kept from each of its members. What
 a member guesses for scenes that it has not seen is as wrong as guesses for new pictures are, so the added light is
@@ -21,6 +21,7 @@ from hdrcli.errors import ReadError
 from hdrcli.layouts import Kind
 from hdrcli.losses import pu21
 from hdrcli.nets import lumen
+from hdrcli.nets._colours import ratios
 from hdrcli.nets.lumen import Lumen
 from hdrcli.tiling import everything
 from hdrcli.training import expand, loop, pool, simulate
@@ -32,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 OPTIONS: Mapping[str, object] = {}
 KINDS: tuple[Kind, ...] = ("scenes",)
-LOSSES = ("units", "stops", "slopes", "hue")
+LOSSES = ("units", "stops", "slopes", "hue", "noise")
 
 PIXELS = 512  # per photograph, kept for the estimator's loss
 PATCH = 192
@@ -66,13 +67,15 @@ class Rows:
 class Shot:
     """A whole photograph. codes: (H, W, 3) uint8. light: (H, W, 3) float16, 1.0 where the camera clips.
 
-    found: (464,) statistics. curve: (256,) the curve guessed for it. gain: what aligns the guess with the light.
+    found: (464,) statistics. curve, guess: (256,) its curve, and the one guessed for it. gain: what aligns light by the
+    guess with the light.
     """
 
     codes: np.ndarray
     light: np.ndarray
     found: Tensor
     curve: Tensor
+    guess: Tensor
     gain: Tensor
 
 
@@ -94,12 +97,13 @@ def course(data: Data, recipe: Recipe, budget: loop.Budget, seed: int) -> Course
     logger.info(
         "estimator: gains of unseen scenes are off by %.2f stops RMS", torch.log2(aligned).square().mean().sqrt()
     )
-    shots = [Shot(codes, light, rows.found[index], guesses[index], aligned[index]) for index, codes, light in kept]
+    tables = (rows.found, rows.curve, guesses, aligned)
+    shots = [Shot(codes, light, *(table[index] for table in tables)) for index, codes, light in kept]
     for parameter in network.estimator.parameters():
         parameter.requires_grad_(False)
     return Course(
         network=network,
-        sample=lambda stage, rng: sample(shots, rng),
+        sample=lambda stage, rng: noise_sample(shots, rng) if "noise" in stage.loss else sample(shots, rng),
         loss=loss,
         score=lambda network, stage: expand.score(network, held_out),
         sheet=lambda network: expand.sheet(network, held_out),
@@ -268,25 +272,29 @@ def sample(shots: list[Shot], rng: np.random.Generator) -> Sample:
     return {
         "codes": expand.planes(codes) / np.float32(255),
         "light": expand.planes(light),
-        "curve": shot.curve,
+        "curve": shot.guess,
         "gain": shot.gain,
         "found": shot.found,
     }
 
 
 def loss(network: nn.Module, batch: Batch, stage: Stage) -> Losses:
-    """Per picture, over pixels that are clipped in part.
+    """Per picture, over pixels that are clipped in part, but for noise, which is a stage of its own.
 
     units: logarithm of the RMS in PU units / 30. stops: RMS of log2 luminance. slopes: mean gradient of the error in
-    stops. hue: mean error of the channels' stops against each other.
+    stops. hue: mean error of the channels' stops against each other. noise: see `noise_error`.
     """
     assert isinstance(network, Lumen)
+    if "noise" in stage.loss:
+        return {"noise": noise_error(network, batch["codes"], batch["clean"])}
     tile, light = batch["codes"], batch["light"]
-    linear = lumen.linearise(tile, batch["curve"])
+    linear, clipped = lumen.linearise(tile, batch["curve"]), lumen.clipping(tile)
     found = F.dropout(network.normalise(batch["found"]), 0.2)  # or it learns which scene it sees
     summary = torch.tanh(network.summary(found))
-    output = network.relit(tile, linear, summary, everything(tile)) * batch["gain"].view(-1, 1, 1, 1)
-    where = (lumen.clipping(tile).amax(dim=1, keepdim=True) > 0).float()
+    raised = network.raised(tile, linear, clipped, summary, everything(tile))
+    output = lumen.relit(linear, tile, clipped, *ratios(linear, tile, clipped), raised)
+    output = output * batch["gain"].view(-1, 1, 1, 1)
+    where = (clipped.amax(dim=1, keepdim=True) > 0).float()
     parts = {
         "units": expand.log_pu_error(output, light, where),
         "stops": expand.stops_error(output, light, where),
@@ -294,3 +302,28 @@ def loss(network: nn.Module, batch: Batch, stage: Stage) -> Losses:
         "hue": expand.hue_error(output, light, where),
     }
     return {name: parts[name] for name in stage.loss}
+
+
+# ------------------------------------------------------------------------------------------------- the cleaner
+
+
+def noise_sample(shots: list[Shot], rng: np.random.Generator) -> Sample:
+    """A patch of a photograph, and the codes that it would have without noise and processing."""
+    shot = shots[int(rng.integers(len(shots)))]
+    top, left = (int(rng.integers(0, (side - PATCH) // 8 + 1)) * 8 for side in shot.codes.shape[:2])
+    cut = slice(top, top + PATCH), slice(left, left + PATCH)
+    clean = np.interp(shot.light[cut], shot.curve.numpy(), np.linspace(0, 1, len(shot.curve)))
+    step = -1 if rng.random() < 0.5 else 1
+    return {
+        "codes": expand.planes(shot.codes[cut][:, ::step]) / np.float32(255),
+        "clean": expand.planes(clean[:, ::step]),
+    }
+
+
+def noise_error(network: Lumen, codes: Tensor, clean: Tensor) -> Tensor:
+    """The mean logarithm of the RMS of cleaned codes where they are not clipped; below half a code it hardly counts."""
+    clipped = lumen.clipping(codes)
+    error = 255 * (lumen.cleaned(codes, clipped, network.cleaner(codes, everything(codes))) - clean)
+    free = 1 - clipped.float()
+    squares = (error.square() * free).sum(dim=(1, 2, 3)) / free.sum(dim=(1, 2, 3)).clamp(min=1)
+    return 0.5 * torch.log(squares + 0.3).mean()

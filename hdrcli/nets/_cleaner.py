@@ -1,0 +1,41 @@
+"""What cameras do to codes, by noise, denoising, sharpening and JPEG, as a small U-Net sees it.
+
+Ronneberger et al., "U-Net", MICCAI 2015; it predicts noise, not pictures: Zhang et al., "Beyond a Gaussian denoiser",
+TIP 2017.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hdrcli.nets._quick import cast
+from hdrcli.nets._unet import UNet, halved, made, reach
+from hdrcli.tiling import Kept, kept_of, round_up, widened, within
+
+_STEP = 4 / 255  # of codes: what noise is counted in
+_CONTRAST = 30  # of what the first layer sees before training
+
+
+class Cleaner(nn.Module):
+    """(N, 3, H, W) code values in [0, 1] to what is kept of their noise; H and W are multiples of 2^len(widths)."""
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.halo = round_up(2 * reach(len(widths)) + 3, 2 ** len(widths))
+        self.unet = UNet(3, widths, norm=True, halving=True)
+        self.head = nn.Conv2d(widths[0], 12, 3, padding=1)
+        with torch.no_grad():
+            for parameter in self.head.parameters():
+                parameter.zero_()
+            fine = self.unet.enter.get_parameter("0.weight")[widths[0] // 6 :]  # these begin with differences of pixels
+            fine.sub_(fine.mean(dim=(2, 3), keepdim=True)).mul_(_CONTRAST)
+
+    def forward(self, codes: Tensor, kept: Kept) -> Tensor:
+        near = widened(kept, self.halo, codes)
+        codes = kept_of(codes, near, 1)
+        halves = [halved(within(span, outer)) for span, outer in zip(kept, near, strict=True)]
+        parts = made([side // 2 for side in codes.shape[2:]], halves, len(self.unet.encode))
+        x = self.head(self.unet(lambda: cast(codes), parts))
+        return F.pixel_shuffle(x[:, :, *map(within, halves, parts[0])], 2) * _STEP
