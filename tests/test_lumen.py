@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from standins import known_model
 
 import hdrcli
+from hdrcli import infer
 from hdrcli.errors import UsageError
+from hdrcli.infer import Compute
 from hdrcli.nets import _colours, lumen
 from hdrcli.nets._colours import BLOCK, Clipped, colours, followed, ratios
 from hdrcli.nets.lumen import Lumen
@@ -183,6 +185,14 @@ def test_codes_are_cleaned_but_for_what_is_clipped() -> None:
     clipped = (torch.rand(1, 3, 16, 16) > 0.5).float()
     expected = torch.where(clipped > 0, codes, (codes - noise).clamp(0, 1))
     assert torch.allclose(lumen.cleaned(codes, clipped, noise), expected, atol=1e-6)
+
+
+def test_tiles_are_cleaned_and_lit_as_the_whole_is(network: Lumen) -> None:
+    image = np.random.default_rng(0).random((3, 352, 448), np.float32)
+    image[:, 100:200, 150:300] = 1.0
+    whole, tiled = (infer.run(network, image, Compute("cpu", "fp32", tile=side)) for side in (4096, 64))
+    assert whole.tiles == 1 and tiled.tiles > 4
+    np.testing.assert_allclose(tiled.pixels, whole.pixels, rtol=1e-5, atol=1e-6)
 
 
 def test_denoise_scales_what_is_taken_away(network: Lumen) -> None:
