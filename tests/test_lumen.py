@@ -195,6 +195,14 @@ def test_tiles_are_cleaned_and_lit_as_the_whole_is(network: Lumen) -> None:
     np.testing.assert_allclose(tiled.pixels, whole.pixels, rtol=1e-5, atol=1e-6)
 
 
+def test_what_is_black_stays_as_it_is(network: Lumen) -> None:
+    torch.manual_seed(0)
+    codes = (torch.rand(1, 3, 32, 64) > 0.9) / 255
+    codes[..., 32:] += 0.2
+    found = network.cleaner(codes, (slice(0, 32), slice(0, 64)))
+    assert (found[..., :24] == 0).all() and (found[..., 40:] != 0).any()
+
+
 def test_denoise_scales_what_is_taken_away(network: Lumen) -> None:
     image = torch.rand(1, 3, 32, 32) * 0.9
     with torch.inference_mode():

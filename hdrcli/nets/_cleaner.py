@@ -10,16 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hdrcli.nets._quick import cast
+from hdrcli.nets._quick import cast, mean_of_blocks
 from hdrcli.nets._unet import UNet, halved, made, reach
 from hdrcli.tiling import Kept, kept_of, round_up, widened, within
 
 _STEP = 4 / 255  # of codes: what noise is counted in
+_BLACK, _DARK = 1 / 255, 3 / 255  # of codes
+_CELL = 4  # pixels, in rows and columns, that are black or not
 _CONTRAST = 30  # of what the first layer sees before training
 
 
 class Cleaner(nn.Module):
-    """(N, 3, H, W) code values in [0, 1] to what is kept of their noise; H and W are multiples of 2^len(widths)."""
+    """(N, 3, H, W) code values in [0, 1] to what is kept of their noise; H, W and what is kept in multiples of 4."""
 
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
@@ -38,4 +40,13 @@ class Cleaner(nn.Module):
         halves = [halved(within(span, outer)) for span, outer in zip(kept, near, strict=True)]
         parts = made([side // 2 for side in codes.shape[2:]], halves, len(self.unet.encode))
         x = self.head(self.unet(lambda: cast(codes), parts))
-        return F.pixel_shuffle(x[:, :, *map(within, halves, parts[0])], 2) * _STEP
+        noise = F.pixel_shuffle(x[:, :, *map(within, halves, parts[0])], 2) * _STEP
+        cells = [slice(2 * half.start // _CELL, 2 * half.stop // _CELL) for half in halves]
+        return noise * F.interpolate(kept_of(_lit(codes), cells, 1).to(noise.dtype), scale_factor=float(_CELL))
+
+
+def _lit(codes: Tensor) -> Tensor:
+    """0 in cells around which all is black, 1 where it is not: what is black stays as it is."""
+    cells = mean_of_blocks((codes[:, :, row::_CELL] for row in range(_CELL)), _CELL)
+    around = F.avg_pool2d(cells, 3, stride=1, padding=1, count_include_pad=False)
+    return ((around - _BLACK) / (_DARK - _BLACK)).clamp(0, 1)
