@@ -115,7 +115,7 @@ class NetSpec:
     paper: citation. reference: URL and commit the port was checked against ("" for our own).
     gives: what the output numbers mean: "linear" light or "srgb" code values.
     feeds: the sensor feeds (see `hdrcli.sensor`) that a network of task "develop" can make sense of.
-    measures_noise: whether the context has the variances of "noise" that it allows for.
+    measures_noise: whether the context has the variances of "noise" that it allows for, or what they are multiplied by.
     build: makes the network from the keyword arguments in a card's [build] table.
     importers: published formats by name. deviations: where we knowingly differ, one line each.
     tiny: build arguments for tests: same topology, few channels.

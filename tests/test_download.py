@@ -1,12 +1,12 @@
 """Downloads from a server on this machine that misbehaves as asked."""
 
 import hashlib
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from webserver import serving
 
 from hdrcli import download
 from hdrcli.errors import WeightsError, WriteError
@@ -127,10 +127,9 @@ class Handler(BaseHTTPRequestHandler):
 def mirror(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
     monkeypatch.setattr(download, "_PAUSE", 0.0)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with Mirror() as server:
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    server = Mirror()
+    with serving(server):
         yield server
-        server.shutdown()
 
 
 @pytest.fixture
@@ -206,11 +205,10 @@ def test_a_wrong_hash_is_refused_and_nothing_stays(mirror: Mirror, target: Path)
 
 
 def test_a_wrong_hash_leads_to_the_next_mirror(mirror: Mirror, target: Path) -> None:
-    with Mirror() as other:
-        other.body = b"something else"
-        threading.Thread(target=other.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    other = Mirror()
+    other.body = b"something else"
+    with serving(other):
         download.fetch([other.url("plain"), mirror.url("plain")], target, sha256=SHA256)
-        other.shutdown()
     assert only(target) == BODY
 
 

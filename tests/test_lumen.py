@@ -1,4 +1,4 @@
-"""lumen: one rising curve per picture; every number that is not clipped is that curve's and nothing else."""
+"""lumen: one rising curve per picture; without denoising, every number that is not clipped is that curve's alone."""
 
 import numpy as np
 import pytest

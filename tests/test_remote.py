@@ -3,7 +3,6 @@
 import json
 import pickle
 import sys
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -16,6 +15,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from program import plan
 from standins import save_standin
 from typer.testing import CliRunner
+from webserver import serving
 
 from hdrcli import cards, codecs, files, remote
 from hdrcli.cli.main import app
@@ -60,12 +60,8 @@ class Quiet(SimpleHTTPRequestHandler):
 @pytest.fixture
 def server(here: None) -> Iterator[str]:
     """The address of a web server that shows the current folder."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as web:
-        thread = threading.Thread(target=web.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield f"http://127.0.0.1:{web.server_address[1]}"
-        web.shutdown()
-        thread.join()
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), Quiet)) as address:
+        yield address
 
 
 def picture(seed: int) -> bytes:

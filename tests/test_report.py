@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import subprocess
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from standins import known_model
+from webserver import serving
 
 from hdrcli import zoo
 from hdrcli.color import srgb_encode
@@ -140,12 +140,8 @@ def shown(tmp_path: Path) -> Iterator[tuple[str, Queue[dict[str, Any]]]]:
         def log_message(self, *words: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as web:
-        thread = threading.Thread(target=web.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield f"http://127.0.0.1:{web.server_address[1]}/", found
-        web.shutdown()
-        thread.join()
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), Page)) as address:
+        yield address, found
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no chromium is installed")

@@ -1,7 +1,6 @@
 """Weights: saved, loaded, verified, imported and pulled; and everything that is refused on the way."""
 
 import hashlib
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -13,6 +12,7 @@ import pytest
 import safetensors.torch
 import torch
 from torch import Tensor, nn
+from webserver import serving
 
 from hdrcli import cards, nets, sample, zoo
 from hdrcli.cards import Card
@@ -484,13 +484,10 @@ def test_pulling_from_a_real_server(tmp_path: Path, folder: Path, published: Pat
             pass
 
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(published.parent))) as server:
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        base = f"http://127.0.0.1:{server.server_address[1]}"
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(published.parent)))) as base:
         wait_for(folder, sources=(f"{base}/gone", f"{base}/{published.name}"), published={"toy_params.st": ""})
         seen: list[int] = []
         card = zoo.pull("toy-b", progress=lambda done, total: seen.append(done))
-        server.shutdown()
     assert seen[-1] == published.stat().st_size
     assert card.published == {"toy_params.st": cards.digest(published)}
     assert zoo.verify(card).ok

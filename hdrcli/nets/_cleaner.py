@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hdrcli.nets._quick import cast, mean_of_blocks
-from hdrcli.nets._unet import UNet, halved, made, reach
+from hdrcli.nets._quick import cast, mean_of_9_blocks
+from hdrcli.nets._unet import UNet, at_full_resolution, reach
 from hdrcli.tiling import Kept, kept_of, round_up, widened, within
 
 _STEP = 4 / 255  # of codes: what noise is counted in
@@ -37,16 +37,13 @@ class Cleaner(nn.Module):
     def forward(self, codes: Tensor, kept: Kept) -> Tensor:
         near = widened(kept, self.halo, codes)
         codes = kept_of(codes, near, 1)
-        halves = [halved(within(span, outer)) for span, outer in zip(kept, near, strict=True)]
-        parts = made([side // 2 for side in codes.shape[2:]], halves, len(self.unet.encode))
-        x = self.head(self.unet(lambda: cast(codes), parts))
-        noise = F.pixel_shuffle(x[:, :, *map(within, halves, parts[0])], 2) * _STEP
-        cells = [slice(2 * half.start // _CELL, 2 * half.stop // _CELL) for half in halves]
+        inside = [within(span, outer) for span, outer in zip(kept, near, strict=True)]
+        noise = at_full_resolution(self.unet, self.head, lambda: cast(codes), codes.shape[2:], inside) * _STEP
+        cells = [slice(span.start // _CELL, span.stop // _CELL) for span in inside]
         return noise * F.interpolate(kept_of(_lit(codes), cells, 1).to(noise.dtype), scale_factor=float(_CELL))
 
 
 def _lit(codes: Tensor) -> Tensor:
     """0 in cells around which all is black, 1 where it is not: what is black stays as it is."""
-    cells = mean_of_blocks((codes[:, :, row::_CELL] for row in range(_CELL)), _CELL)
-    around = F.avg_pool2d(cells, 3, stride=1, padding=1, count_include_pad=False)
+    around = mean_of_9_blocks((codes[:, :, row::_CELL] for row in range(_CELL)), _CELL)
     return ((around - _BLACK) / (_DARK - _BLACK)).clamp(0, 1)

@@ -105,9 +105,9 @@ def evened(light: Tensor, codes: Tensor, clipped: Tensor, colour: Tensor) -> Ten
 
 
 def colours(light: Tensor) -> Tensor:
-    """Sums over 6 x 6 around each block of 2 x 2 of the light of clipped pixels: (N, C, H, W) to (N, C, H / 2, W / 2).
+    """The colour of clipped pixels in 6 x 6 around each block of 2 x 2: (N, C, H, W) to (N, C, H / 2, W / 2).
 
-    light: zero where nothing is clipped.
+    light: zero where nothing is clipped. Only ratios of channels mean something.
     """
-    blocks = F.pad(mean_of_blocks((light[:, :, row::2] for row in range(2)), 2), (1, 1, 1, 1))
+    blocks = F.pad(mean_of_blocks((light[:, :, row::BLOCK] for row in range(BLOCK)), BLOCK), (1, 1, 1, 1))
     return sum_of_3(sum_of_3(blocks, 2), 3)

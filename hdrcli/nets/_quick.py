@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from functools import reduce
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 _BAND = 64  # rows: what is made of them on the way stays in a processor's cache
@@ -41,6 +42,11 @@ def mean_of_blocks(rows: Iterable[Tensor], side: int) -> Tensor:
     row = reduce(torch.add, rows)
     end = row.shape[3] // side * side
     return reduce(torch.add, (row[..., first:end:side] for first in range(side))) / side**2
+
+
+def mean_of_9_blocks(rows: Iterable[Tensor], side: int) -> Tensor:
+    """Of each block and those around it, as far as there are any; rows as in `mean_of_blocks`."""
+    return F.avg_pool2d(mean_of_blocks(rows, side), 3, stride=1, padding=1, count_include_pad=False)
 
 
 def mean_of(work: Callable[[Tensor], Tensor], picture: Tensor) -> Tensor:

@@ -78,6 +78,24 @@ class UNet(nn.Module):
         return x
 
 
+def at_full_resolution(
+    unet: UNet,
+    head: nn.Module,
+    seen: Callable[[], Tensor],
+    size: Sequence[int],
+    kept: Sequence[slice],
+    summary: Tensor | None = None,
+) -> Tensor:
+    """What is kept of what a `halving` U-Net and its head make of pictures of a size, four sites of a block at a time.
+
+    seen, summary: as in `UNet.forward`. kept: rows and columns, with even ends.
+    """
+    halves = [halved(span) for span in kept]
+    parts = made([side // 2 for side in size], halves, len(unet.encode))
+    x = head(unet(seen, parts, summary))
+    return F.pixel_shuffle(x[:, :, *map(within, halves, parts[0])], 2)
+
+
 def halved(span: slice) -> slice:
     """A span with even ends at half the resolution."""
     return slice(span.start // 2, span.stop // 2)

@@ -1,9 +1,10 @@
-"""lumen: our own small network for `expand`: one response curve per picture, and light added only where it is clipped.
+"""lumen: our own small network for `expand`: no noise, one response curve per picture, light added where it is clipped.
 
 The curve is guessed from statistics of the whole picture (the idea of SingleHDR, Liu et al. 2020, and of "Radiometric
 calibration from a single image", Lin et al. 2004): histograms of colour, of gradients and of second differences by
-brightness. A U-Net then adds light in the channels that are clipped, specks within them included. Colours of pixels
-that are clipped in part are evened out unless they are strong. All other numbers are the curve's.
+brightness. A small U-Net takes noise away before the curve. Another one adds light in the channels that are clipped,
+specks within them included; these follow the others where colours around them are alike. Colours of pixels that are
+clipped in part are evened out unless they are strong. All other numbers are the curve's of the cleaned codes.
 """
 
 from collections.abc import Sequence
@@ -16,8 +17,8 @@ from torch import Tensor, nn
 
 from hdrcli.nets._cleaner import Cleaner
 from hdrcli.nets._colours import BLOCK, Clipped, colours, evened, followed, ratios
-from hdrcli.nets._quick import by_bands, cast, mean_of_blocks, single
-from hdrcli.nets._unet import UNet, halved, made, reach
+from hdrcli.nets._quick import by_bands, cast, mean_of_9_blocks, mean_of_blocks, single
+from hdrcli.nets._unet import UNet, at_full_resolution, halved, reach
 from hdrcli.network import Context, NetSpec, Network
 from hdrcli.tiling import Kept, Tiling, Windows, everything, kept_of, widened, within
 
@@ -88,8 +89,9 @@ class Lumen(Network):
     def part(self, tile: Tensor, context: Context, kept: Kept) -> Tensor:
         around = widened(kept, _AROUND, tile)
         clipped = clipping(tile)
-        noise = self.cleaner(tile, around)
-        known = [*(kept_of(picture, around, 1) for picture in (tile, clipped)), noise]
+        codes, mask = (kept_of(picture, around, 1) for picture in (tile, clipped))
+        noise = self.cleaner(tile, around) if _exceeds(context["noise"], 0) else torch.zeros_like(mask)
+        known = [codes, mask, noise]
         curve, strength = context["curve"], context["noise"].sqrt()
         if _exceeds(tile, _UNCLIPPED):
             linear = by_bands(partial(linearise, curve=curve), tile)
@@ -101,10 +103,11 @@ class Lumen(Network):
 
     def raised(self, codes: Tensor, linear: Tensor, clipped: Tensor, summary: Tensor, kept: Kept) -> Tensor:
         """What is kept of the numbers that tell how much light is added: (N, 3, H, W)."""
-        halves = [halved(span) for span in kept]
-        parts = made([side // 2 for side in codes.shape[2:]], halves, len(self.unet.encode))
-        x = self.head(self.unet(lambda: by_bands(_seen, codes, linear, clipped), parts, summary))
-        return F.pixel_shuffle(x[:, :, *map(within, halves, parts[0])], 2)
+
+        def seen() -> Tensor:
+            return by_bands(_seen, codes, linear, clipped)
+
+        return at_full_resolution(self.unet, self.head, seen, codes.shape[2:], kept, summary)
 
 
 def _seen(codes: Tensor, linear: Tensor, clipped: Tensor) -> Tensor:
@@ -165,8 +168,7 @@ def clipping(image: Tensor) -> Tensor:
     image: (N, 3, H, W), H and W multiples of 4.
     """
     clipped = (image - _UNCLIPPED).mul_(255 / 5)
-    cells = mean_of_blocks((clipped[:, :, row::_CELL].clamp(0, 1) for row in range(_CELL)), _CELL)
-    around = F.avg_pool2d(cells, 3, stride=1, padding=1, count_include_pad=False)
+    around = mean_of_9_blocks((clipped[:, :, row::_CELL].clamp(0, 1) for row in range(_CELL)), _CELL)
     lower = ((around - _MOST) * (_SPECKS / (1 - _MOST))).clamp_(0, _SPECKS).repeat_interleave(_CELL, dim=3)
     lower = lower.contiguous(memory_format=torch.channels_last)
     for row in range(_CELL):

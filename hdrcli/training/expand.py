@@ -92,7 +92,7 @@ def pu_error(light: Tensor, wanted: Tensor, where: Tensor) -> Tensor:
 
 def log_pu_error(light: Tensor, wanted: Tensor, where: Tensor) -> Tensor:
     """The logarithm of that of each picture, averaged, as a mean of PSNR does; errors below 4 units hardly count."""
-    return 0.5 * torch.log(_mean(_pu_squares(light, wanted), where) + 0.02).mean()
+    return 0.5 * torch.log(weighted_mean(_pu_squares(light, wanted), where) + 0.02).mean()
 
 
 def _pu_squares(light: Tensor, wanted: Tensor) -> Tensor:
@@ -108,7 +108,7 @@ def hue_error(light: Tensor, wanted: Tensor, where: Tensor) -> Tensor:
     """Mean difference of the channels' errors in stops from their mean, over (N, 1, H, W) weights and pictures."""
     colour = torch.log2((light.clamp(min=0) + _FAINTEST) / (wanted + _FAINTEST))
     uneven = (colour - colour.mean(dim=1, keepdim=True)).abs().mean(dim=1, keepdim=True)
-    return _mean(uneven, where).mean()
+    return weighted_mean(uneven, where).mean()
 
 
 def slopes_error(light: Tensor, wanted: Tensor, where: Tensor) -> Tensor:
@@ -127,11 +127,11 @@ def stops(light: Tensor, wanted: Tensor) -> Tensor:
 
 
 def _rms(squares: Tensor, where: Tensor) -> Tensor:
-    return torch.sqrt(_mean(squares, where) + 1e-6).mean()
+    return torch.sqrt(weighted_mean(squares, where) + 1e-6).mean()
 
 
-def _mean(values: Tensor, where: Tensor) -> Tensor:
-    """Of each picture: (N,)."""
+def weighted_mean(values: Tensor, where: Tensor) -> Tensor:
+    """Of each picture, over weights of their shape: (N,)."""
     return (values * where).sum(dim=(1, 2, 3)) / where.sum(dim=(1, 2, 3)).clamp(min=1)
 
 

@@ -324,6 +324,4 @@ def noise_error(network: Lumen, codes: Tensor, clean: Tensor) -> Tensor:
     """The mean logarithm of the RMS of cleaned codes where they are not clipped; below half a code it hardly counts."""
     clipped = lumen.clipping(codes)
     error = 255 * (lumen.cleaned(codes, clipped, network.cleaner(codes, everything(codes))) - clean)
-    free = 1 - clipped.float()
-    squares = (error.square() * free).sum(dim=(1, 2, 3)) / free.sum(dim=(1, 2, 3)).clamp(min=1)
-    return 0.5 * torch.log(squares + 0.3).mean()
+    return 0.5 * torch.log(expand.weighted_mean(error.square(), 1 - clipped.float()) + 0.3).mean()
